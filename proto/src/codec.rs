@@ -1,0 +1,214 @@
+//! Typed frames: the registry's codes and the messages they carry (chapter 02).
+//!
+//! [`Frame::from_raw`] reads whatever may come; [`decode`] reads the one type that must come here.
+//! The codes are those of `spec/registry/frames.toml`.
+//!
+//! What this module does not do: check what messages say, or where a frame may stand beyond
+//! [`decode`].
+
+use bytes::Bytes;
+
+use crate::frame::{FrameError, RawFrame, is_critical};
+use crate::pb;
+
+/// A message that has a frame type of its own.
+pub trait FrameMessage: prost::Message + Default {
+    /// The type code.
+    const KIND: u64;
+    /// The registered name.
+    const NAME: &'static str;
+}
+
+macro_rules! frames {
+    ($($code:literal $name:literal $message:ident),* $(,)?) => {
+        /// A frame of a known type.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Frame {
+            $(#[doc = concat!("`", $name, "`, frame ", stringify!($code), ".")] $message(pb::$message)),*
+        }
+
+        $(impl FrameMessage for pb::$message {
+            const KIND: u64 = $code;
+            const NAME: &'static str = $name;
+        }
+
+        impl From<pb::$message> for Frame {
+            fn from(message: pb::$message) -> Self {
+                Self::$message(message)
+            }
+        })*
+
+        impl Frame {
+            /// All known types: code and registered name.
+            pub const KNOWN: &'static [(u64, &'static str)] = &[$(($code, $name)),*];
+
+            /// Reads a frame; `None` is an unknown type that may be skipped.
+            ///
+            /// # Errors
+            /// [`FrameError::UnknownCritical`], [`FrameError::Payload`].
+            pub fn from_raw(raw: &RawFrame) -> Result<Option<Self>, FrameError> {
+                match raw.kind {
+                    $($code => decode_message(raw).map(|message| Some(Self::$message(message))),)*
+                    kind if is_critical(kind) => Err(FrameError::UnknownCritical(kind)),
+                    _ => Ok(None),
+                }
+            }
+
+            /// The type code.
+            #[must_use]
+            pub const fn kind(&self) -> u64 {
+                match self { $(Self::$message(_) => $code),* }
+            }
+
+            /// The registered name.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$message(_) => $name),* }
+            }
+
+            /// The frame with its payload encoded.
+            #[must_use]
+            pub fn to_raw(&self) -> RawFrame {
+                match self { $(Self::$message(message) => to_raw(message)),* }
+            }
+        }
+    };
+}
+
+frames! {
+    0x00 "hello" Hello,
+    0x02 "welcome" Welcome,
+    0x04 "proof" Proof,
+    0x06 "ready" Ready,
+    0x08 "go-away" GoAway,
+    0x0a "ack" Ack,
+    0x0c "ping" Ping,
+    0x0e "pong" Pong,
+    0x10 "done" Done,
+    0x12 "failure" Failure,
+    0x14 "sync" Sync,
+    0x16 "syncing" Syncing,
+    0x18 "mailbox-entry" MailboxEntry,
+    0x20 "register" Register,
+    0x22 "append-link" AppendLink,
+    0x24 "resolve" Resolve,
+    0x26 "resolved" Resolved,
+    0x28 "publish-record" PublishRecord,
+    0x2a "fetch-bundles" FetchBundles,
+    0x2c "bundles" Bundles,
+    0x2e "publish-keys" PublishKeys,
+    0x30 "rendezvous-join" RendezvousJoin,
+    0x32 "rendezvous-send" RendezvousSend,
+    0x34 "rendezvous-receive" RendezvousReceive,
+    0x36 "rendezvous-blob" RendezvousBlob,
+    0x40 "submit" Submit,
+    0x42 "outcome" Outcome,
+    0x44 "mark-read" MarkRead,
+    0x46 "decide" Decide,
+    0x60 "link-resume" LinkResume,
+    0x62 "link-entry" LinkEntry,
+    0x64 "link-ack" LinkAck,
+    0x66 "results-seen" ResultsSeen,
+    0x68 "pause" Pause,
+    0x6a "link-restart" LinkRestart,
+}
+
+impl Frame {
+    /// The frame as bytes, ready to be written.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        self.to_raw().encode().expect("registered codes fit a varint")
+    }
+}
+
+/// The registered name of a type code.
+#[must_use]
+pub fn name_of(kind: u64) -> Option<&'static str> {
+    Frame::KNOWN.iter().find(|(code, _)| *code == kind).map(|(_, name)| *name)
+}
+
+/// Parses the payload, whatever the type code.
+///
+/// # Errors
+/// [`FrameError::Payload`] if it is not such a message.
+pub fn decode_message<M: prost::Message + Default>(raw: &RawFrame) -> Result<M, FrameError> {
+    M::decode(raw.payload.clone()).map_err(|source| FrameError::Payload { kind: raw.kind, source })
+}
+
+/// Reads a frame that has to be of this type.
+///
+/// # Errors
+/// [`FrameError::Unexpected`] for another type, [`FrameError::Payload`].
+pub fn decode<M: FrameMessage>(raw: &RawFrame) -> Result<M, FrameError> {
+    if raw.kind == M::KIND {
+        decode_message(raw)
+    } else {
+        Err(FrameError::Unexpected { got: raw.kind, expected: M::NAME })
+    }
+}
+
+/// The frame around a message.
+#[must_use]
+pub fn to_raw<M: FrameMessage>(message: &M) -> RawFrame {
+    RawFrame::new(M::KIND, message.encode_to_vec())
+}
+
+/// The frame around a message, as bytes.
+#[must_use]
+pub fn encode<M: FrameMessage>(message: &M) -> Bytes {
+    to_raw(message).encode().expect("registered codes fit a varint")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{FrameLimits, decode_one};
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_ping_has_exactly_these_bytes() {
+        let ping = Frame::from(pb::Ping { opaque: Bytes::from_static(&[1, 2]) });
+        assert_eq!(hex::encode(ping.encode()), "0c040a020102");
+        let raw = decode_one(&ping.encode(), &FrameLimits::default()).unwrap();
+        assert_eq!(Frame::from_raw(&raw), Ok(Some(ping)));
+    }
+
+    #[test]
+    fn every_known_frame_survives_the_round_trip_empty() {
+        for (code, name) in Frame::KNOWN {
+            let raw = RawFrame::new(*code, Bytes::new());
+            let frame = Frame::from_raw(&raw).unwrap().unwrap();
+            assert_eq!((frame.kind(), frame.name(), frame.to_raw()), (*code, *name, raw));
+            assert_eq!(name_of(*code), Some(*name));
+        }
+    }
+
+    #[test]
+    fn unknown_frames_are_skipped_or_stop() {
+        assert_eq!(Frame::from_raw(&RawFrame::new(0x21, Bytes::new())), Ok(None));
+        assert_eq!(
+            Frame::from_raw(&RawFrame::new(0x7e, Bytes::new())),
+            Err(FrameError::UnknownCritical(0x7e))
+        );
+    }
+
+    #[test]
+    fn a_frame_that_does_not_belong_is_named() {
+        let raw = to_raw(&pb::Done {});
+        assert_eq!(decode::<pb::Pong>(&raw), Err(FrameError::Unexpected { got: 0x10, expected: "pong" }));
+    }
+
+    #[test]
+    fn a_damaged_payload_is_an_error() {
+        let raw = RawFrame::new(0x0c, &[0x0a, 0x05, 0x01][..]);
+        assert!(matches!(Frame::from_raw(&raw), Err(FrameError::Payload { kind: 0x0c, .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_payloads_never_panic(place in any::<prop::sample::Index>(), payload in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let (code, _) = Frame::KNOWN[place.index(Frame::KNOWN.len())];
+            let _ = Frame::from_raw(&RawFrame::new(code, payload));
+        }
+    }
+}
