@@ -197,7 +197,9 @@ fn scan_at(bytes: &[u8], shape: &'static Shape, depth: usize) -> Result<(), Cano
         }
         let known = shape.fields.iter().find(|known| known.number == field);
         if let Some(known) = known {
-            if field == last && known.times != Times::Repeated {
+            // Repeated numbers are packed into one field, so that field too stands once.
+            let many = known.times == Times::Repeated && !matches!(known.kind, Kind::Packed);
+            if field == last && !many {
                 return Err(CanonicalError::Twice { message, field });
             }
             check(&value, known, message, depth)?;
@@ -360,6 +362,8 @@ mod tests {
             ("1201610801", CanonicalError::Order { message, field: 1 }),
             ("08010801", CanonicalError::Twice { message, field: 1 }),
             ("28012801", CanonicalError::Twice { message, field: 5 }),
+            ("3a01013a0102", CanonicalError::Twice { message, field: 7 }),
+            ("3a028000", CanonicalError::Varint(message)),
             ("0b0c", CanonicalError::WireType { message, field: 1, wire: 3 }),
             ("0a0101", CanonicalError::WireType { message, field: 1, wire: 2 }),
             ("1001", CanonicalError::WireType { message, field: 2, wire: 0 }),

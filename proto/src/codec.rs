@@ -1,14 +1,17 @@
-//! Typed frames: the registry's codes and the messages they carry (chapter 02).
+//! Typed frames: the registry's codes and the messages they carry (chapters 01, 02).
 //!
 //! [`Frame::from_raw`] reads whatever may come; [`decode`] reads the one type that must come here.
 //! The codes are those of `spec/registry/frames.toml`.
 //!
-//! What this module does not do: check what messages say, or where a frame may stand beyond
-//! [`decode`].
+//! [`stands`] says whether a type may come from a side on a stream.
+//!
+//! What this module does not do: check what messages say, or the state of a connection.
 
 use bytes::Bytes;
 
+use crate::error::{Code, Refusal, Scope};
 use crate::frame::{FrameError, RawFrame, is_critical};
+use crate::frames::{self, FrameSpec, Sender, Stream};
 use crate::pb;
 
 /// A message that has a frame type of its own.
@@ -127,6 +130,41 @@ pub fn name_of(kind: u64) -> Option<&'static str> {
     Frame::KNOWN.iter().find(|(code, _)| *code == kind).map(|(_, name)| *name)
 }
 
+/// Whether a frame of this type may come from this side on this stream; `None` is one to be skipped.
+///
+/// `from` is never [`Sender::Both`]. On a pipeline whose class is not fixed yet, `on` is [`Stream::Pipeline`].
+///
+/// # Errors
+/// `frame-unknown` for a critical type that is not known, `frame-unexpected` for a known one that does not belong
+/// there, `wrong-pipeline` for one that belongs on a pipeline of another class.
+pub fn stands(kind: u64, from: Sender, on: Stream) -> Result<Option<&'static FrameSpec>, Refusal> {
+    let Some(known) = frames::find(kind) else {
+        if !is_critical(kind) {
+            return Ok(None);
+        }
+        let mut refusal = Refusal::new(Code::FRAME_UNKNOWN, format!("frame {kind:#x}"));
+        if on == Stream::Control {
+            refusal.scope = Scope::Connection;
+        }
+        return Err(refusal);
+    };
+    let is_pipeline =
+        |stream| matches!(stream, Stream::Pipeline | Stream::Local | Stream::Remote | Stream::Submit);
+    let sent = known.sender == Sender::Both || known.sender == from;
+    let here = match known.stream {
+        Stream::Any => true,
+        Stream::Pipeline => is_pipeline(on),
+        stream => stream == on || (on == Stream::Pipeline && is_pipeline(stream)),
+    };
+    match (sent, here) {
+        (true, true) => Ok(Some(known)),
+        (true, false) if is_pipeline(known.stream) && is_pipeline(on) => {
+            Err(Refusal::new(Code::WRONG_PIPELINE, known.name))
+        }
+        _ => Err(Refusal::new(Code::FRAME_UNEXPECTED, known.name)),
+    }
+}
+
 /// Parses the payload, whatever the type code.
 ///
 /// # Errors
@@ -196,6 +234,34 @@ mod tests {
     fn a_frame_that_does_not_belong_is_named() {
         let raw = to_raw(&pb::Done {});
         assert_eq!(decode::<pb::Pong>(&raw), Err(FrameError::Unexpected { got: 0x10, expected: "pong" }));
+    }
+
+    #[test]
+    fn every_frame_stands_where_the_registry_has_it_and_nowhere_else() {
+        use Stream::{Control, Event, Link, Local, Remote, Submit};
+        let code = |kind, from, on| {
+            stands(kind, from, on).map(|known| known.map(|known| known.name)).map_err(|r| r.code)
+        };
+        for known in frames::ALL {
+            for on in [Control, Local, Remote, Submit, Event, Link] {
+                for from in [Sender::Opener, Sender::Acceptor] {
+                    let listed = known.stream == Stream::Any
+                        || known.stream == on
+                        || (known.stream == Stream::Pipeline && matches!(on, Local | Remote | Submit));
+                    let sent = matches!(known.sender, Sender::Both) || known.sender == from;
+                    let result = code(known.code, from, on);
+                    assert_eq!(result.is_ok(), listed && sent, "{} from {from:?} on {on:?}", known.name);
+                }
+            }
+        }
+        assert_eq!(code(frames::SUBMIT, Sender::Opener, Local), Err(Code::WRONG_PIPELINE));
+        assert_eq!(code(frames::SUBMIT, Sender::Acceptor, Submit), Err(Code::FRAME_UNEXPECTED));
+        assert_eq!(code(frames::SUBMIT, Sender::Acceptor, Local), Err(Code::FRAME_UNEXPECTED));
+        assert_eq!(code(frames::SUBMIT, Sender::Opener, Control), Err(Code::FRAME_UNEXPECTED));
+        assert_eq!(code(frames::SUBMIT, Sender::Opener, Stream::Pipeline), Ok(Some("submit")));
+        assert_eq!(code(0x21, Sender::Opener, Control), Ok(None));
+        let unknown = |on| stands(0x7e, Sender::Opener, on).unwrap_err().scope;
+        assert_eq!((unknown(Control), unknown(Local)), (Scope::Connection, Scope::Stream));
     }
 
     #[test]

@@ -104,8 +104,10 @@ pub struct Refusal {
     pub detail: String,
     /// With `wrong-devices`: those missing or surplus.
     pub devices: Vec<Bytes>,
-    /// With `wrong-devices` and `stale-link`: the chain's head as the refuser knows it.
+    /// With `wrong-devices`, `stale-link` and `links`: the chain's head as the refuser knows it.
     pub head: Bytes,
+    /// With `wrong-server`: links of its own server chain that the refused side did not show, in order.
+    pub links: Vec<pb::Link>,
 }
 
 impl std::error::Error for Refusal {}
@@ -144,6 +146,7 @@ impl Refusal {
             detail,
             devices: Vec::new(),
             head: Bytes::new(),
+            links: Vec::new(),
         }
     }
 
@@ -158,6 +161,13 @@ impl Refusal {
     #[must_use]
     pub fn with_head(mut self, head: impl Into<Bytes>) -> Self {
         self.head = head.into();
+        self
+    }
+
+    /// Hands over links of the other side's own server chain.
+    #[must_use]
+    pub fn with_links(mut self, links: Vec<pb::Link>) -> Self {
+        self.links = links;
         self
     }
 
@@ -181,6 +191,7 @@ impl Refusal {
             detail: self.detail.clone(),
             devices: self.devices.clone(),
             head: self.head.clone(),
+            links: self.links.clone(),
         }
     }
 
@@ -198,6 +209,9 @@ impl Refusal {
             (failure.retry_after_ms > 0).then(|| Duration::from_millis(failure.retry_after_ms.into()));
         refusal.devices.clone_from(&failure.devices);
         refusal.head = failure.head.clone();
+        if code == Code::WRONG_SERVER {
+            refusal.links.clone_from(&failure.links);
+        }
         refusal
     }
 }
@@ -250,6 +264,7 @@ impl From<&crate::chain::LinkError> for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn known_codes_keep_their_scope_whatever_was_sent() {
@@ -290,6 +305,18 @@ mod tests {
                     && code.retry() != Retry::Unspecified
             );
             assert!(code.text().ends_with('.'), "{code}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_failure_comes_can_be_acted_on_and_told_on(code: u32, scope: i32, retry: i32, delay: u32, detail: String) {
+            let failure =
+                pb::Failure { code, scope, retry, retry_after_ms: delay, detail, ..Default::default() };
+            let refusal = Refusal::from_pb(&failure);
+            prop_assert!(refusal.scope != Scope::Unspecified && refusal.retry != Retry::Unspecified);
+            prop_assert!(refusal.detail.len() <= DETAIL_BYTES_MAX);
+            prop_assert_eq!(Refusal::from_pb(&refusal.to_pb()), refusal);
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Frames: `type varint · length varint · payload` (chapter 02).
+//! Frames: `type varint · length varint · payload` (chapter 01).
 //!
 //! [`FrameDecoder`] takes bytes as they come and gives whole frames. A length above the limit for
-//! its type is refused when the header is read, before anything of that size is allocated.
+//! its type is refused when the header is read. Memory grows with the bytes that came, never with what a
+//! header announces.
 //!
 //! What this module does not do: know what payloads mean ([`crate::codec`]) or read from a socket.
 
@@ -165,14 +166,25 @@ impl Default for FrameLimits {
 pub struct FrameDecoder {
     buffer: BytesMut,
     limits: FrameLimits,
+    header: Option<Header>,
     failed: Option<FrameError>,
+}
+
+/// A header that was read, and whose payload is still to come.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    kind: u64,
+    /// Bytes of the header itself.
+    bytes: usize,
+    /// Bytes of payload.
+    length: usize,
 }
 
 impl FrameDecoder {
     /// A decoder at a frame border.
     #[must_use]
     pub fn new(limits: FrameLimits) -> Self {
-        Self { buffer: BytesMut::new(), limits, failed: None }
+        Self { buffer: BytesMut::new(), limits, header: None, failed: None }
     }
 
     /// Limits for frames whose header is not read yet.
@@ -210,16 +222,13 @@ impl FrameDecoder {
                 return Err(error);
             }
         };
-        let (kind, header_length, length) = header;
-        let Some(total) = header_length.checked_add(length) else {
-            return Ok(None);
-        };
-        if self.buffer.len() < total {
-            // Bounded by the limit, which was checked with the header.
-            self.buffer.reserve(total.saturating_sub(self.buffer.len()));
+        let Header { kind, bytes, length } = header;
+        if bytes.checked_add(length).is_none_or(|total| self.buffer.len() < total) {
+            self.header = Some(header);
             return Ok(None);
         }
-        self.buffer.advance(header_length);
+        self.header = None;
+        self.buffer.advance(bytes);
         Ok(Some(RawFrame { kind, payload: self.buffer.split_to(length).freeze() }))
     }
 
@@ -235,8 +244,11 @@ impl FrameDecoder {
         }
     }
 
-    /// Type, bytes of header, bytes of payload.
-    fn header(&self) -> Result<Option<(u64, usize, usize)>, FrameError> {
+    /// The header at the front; the limit is asked once, when it is whole.
+    fn header(&self) -> Result<Option<Header>, FrameError> {
+        if self.header.is_some() {
+            return Ok(self.header);
+        }
         let Some((kind, kind_length)) = peek(&self.buffer)? else {
             return Ok(None);
         };
@@ -246,7 +258,9 @@ impl FrameDecoder {
         };
         let limit = self.limits.of(kind);
         match usize::try_from(length) {
-            Ok(fits) if fits <= limit => Ok(Some((kind, kind_length.saturating_add(length_length), fits))),
+            Ok(length) if length <= limit => {
+                Ok(Some(Header { kind, bytes: kind_length.saturating_add(length_length), length }))
+            }
             _ => Err(FrameError::TooLarge { kind, length, limit }),
         }
     }
@@ -312,6 +326,25 @@ mod tests {
             decoder.next_frame(),
             Err(FrameError::TooLarge { kind: 2, length: varint::MAX, limit: 64 })
         );
+    }
+
+    #[test]
+    fn an_announced_length_takes_no_memory_until_its_bytes_come() {
+        let mut decoder = FrameDecoder::new(FrameLimits::default());
+        decoder.push(&hex::decode("0c80040000").unwrap());
+        assert_eq!(decoder.next_frame(), Ok(None));
+        assert!(decoder.buffer.capacity() < 1024, "{}", decoder.buffer.capacity());
+    }
+
+    #[test]
+    fn new_limits_are_for_headers_that_are_still_to_come() {
+        let mut decoder = FrameDecoder::new(limits());
+        decoder.push(&[2, 5, 1, 2]);
+        assert_eq!(decoder.next_frame(), Ok(None));
+        decoder.set_limits(FrameLimits::new(3));
+        decoder.push(&[3, 4, 5, 2, 4]);
+        assert_eq!(decoder.next_frame(), Ok(Some(RawFrame::new(2, &[1, 2, 3, 4, 5][..]))));
+        assert_eq!(decoder.next_frame(), Err(FrameError::TooLarge { kind: 2, length: 4, limit: 3 }));
     }
 
     #[test]

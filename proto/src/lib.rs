@@ -2,7 +2,7 @@
 //!
 //! - [`varint`], [`frame`], [`codec`]: bytes to messages and back.
 //! - [`name`], [`id`], [`sign`]: names, identifiers, signatures.
-//! - [`canonical`], [`chain`]: chains that are verified from their genesis.
+//! - [`canonical`], [`chain`], [`record`]: chains that are verified from their genesis, and other signed bodies.
 //! - [`log`], [`watermark`]: positions in logs, how far a lane was delivered and read.
 //! - [`handshake`]: who is at the other end of a connection.
 //! - [`error`]: codes and refusals.
@@ -29,6 +29,7 @@ pub mod log;
 pub mod name;
 #[cfg(feature = "quic")]
 pub mod quic;
+pub mod record;
 pub mod sign;
 pub mod varint;
 pub mod watermark;

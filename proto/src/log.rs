@@ -42,8 +42,8 @@ pub struct Position {
 /// Why a position cannot follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PositionError {
-    /// Number 0 with a hash, or another number without one.
-    #[error("the hash is zeros exactly at number 0")]
+    /// Number 0 with a hash.
+    #[error("the hash at number 0 is zeros")]
     Zero,
     /// Not the next number.
     #[error("entry {got} where {expected} was expected")]
@@ -56,6 +56,16 @@ pub enum PositionError {
     /// The log is at the last number.
     #[error("no number after {0}")]
     Exhausted(u64),
+    /// A Void that is shipped under another number than its first, or ends before it begins.
+    #[error("void of {from} to {to} under number {number}")]
+    Void {
+        /// The number it came with.
+        number: u64,
+        /// Its first number.
+        from: u64,
+        /// Its last number.
+        to: u64,
+    },
 }
 
 /// What two positions say about the one log they claim to be of.
@@ -83,9 +93,10 @@ impl Position {
     /// A position as told by someone.
     ///
     /// # Errors
-    /// [`PositionError::Zero`] unless the hash is zeros exactly at number 0.
+    /// [`PositionError::Zero`] for number 0 with another hash than zeros. Any hash can stand at other numbers:
+    /// whether it is the log's is for [`Self::compare`] to say.
     pub fn new(incarnation: Incarnation, n: u64, h: Hash) -> Result<Self, PositionError> {
-        if (n == 0) == h.is_zero() { Ok(Self { incarnation, n, h }) } else { Err(PositionError::Zero) }
+        if n > 0 || h.is_zero() { Ok(Self { incarnation, n, h }) } else { Err(PositionError::Zero) }
     }
 
     /// The position after one more entry.
@@ -110,6 +121,22 @@ impl Position {
         }
     }
 
+    /// The position after a Void that came with a number: its last number, under the hash that it states.
+    ///
+    /// # Errors
+    /// [`PositionError::NotNext`] if the number is not the next, [`PositionError::Void`] if the Void is not of the
+    /// numbers from it on, [`PositionError::Exhausted`].
+    pub fn past_void(&self, number: u64, from: u64, to: u64, hash: Hash) -> Result<Self, PositionError> {
+        let expected = self.n.checked_add(1).ok_or(PositionError::Exhausted(self.n))?;
+        if number != expected {
+            return Err(PositionError::NotNext { expected, got: number });
+        }
+        if from != number || to < from {
+            return Err(PositionError::Void { number, from, to });
+        }
+        Ok(Self { incarnation: self.incarnation, n: to, h: hash })
+    }
+
     /// Compares the end of a log (`self`) with what another says to have of it.
     #[must_use]
     pub fn compare(&self, other: &Self) -> Agreement {
@@ -128,6 +155,7 @@ impl Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_hash_runs_over_label_hash_and_digest() {
@@ -161,10 +189,50 @@ mod tests {
     }
 
     #[test]
-    fn zeros_stand_exactly_at_the_start() {
+    fn a_void_leads_to_its_last_number_and_hash() {
+        let one = Position::start(Incarnation([1; 16])).after(b"one").unwrap();
+        let five = Position { n: 5, h: Hash([5; 32]), ..one };
+        assert_eq!(one.past_void(2, 2, 5, five.h), Ok(five));
+        assert_eq!(one.past_void(2, 2, 2, five.h).map(|p| p.n), Ok(2));
+        assert_eq!(one.past_void(3, 3, 5, five.h), Err(PositionError::NotNext { expected: 2, got: 3 }));
+        assert_eq!(one.past_void(2, 1, 5, five.h), Err(PositionError::Void { number: 2, from: 1, to: 5 }));
+        assert_eq!(one.past_void(2, 2, 1, five.h), Err(PositionError::Void { number: 2, from: 2, to: 1 }));
+        let last = Position { n: u64::MAX, ..one };
+        assert_eq!(last.past_void(0, 0, 1, five.h), Err(PositionError::Exhausted(u64::MAX)));
+    }
+
+    #[test]
+    fn only_zeros_stand_at_the_start() {
         let life = Incarnation([1; 16]);
         assert_eq!(Position::new(life, 0, Hash([1; 32])), Err(PositionError::Zero));
-        assert_eq!(Position::new(life, 1, Hash::ZERO), Err(PositionError::Zero));
+        assert!(Position::new(life, 1, Hash::ZERO).is_ok(), "not the log's hash, but well-formed");
         assert!(Position::new(life, 0, Hash::ZERO).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn a_position_only_moves_to_what_follows(n: u64, h: [u8; 32], number: u64, from: u64, to: u64, entry: Vec<u8>) {
+            let life = Incarnation([1; 16]);
+            if let Ok(at) = Position::new(life, n, Hash(h)) {
+                let followed = at.follow(number, &entry);
+                prop_assert_eq!(followed.is_ok(), n.checked_add(1) == Some(number));
+                let past = at.past_void(number, from, to, Hash(h));
+                prop_assert_eq!(past.is_ok(), n.checked_add(1) == Some(number) && from == number && to >= from);
+                for next in [followed, past].into_iter().flatten() {
+                    prop_assert_eq!(next.compare(&at), Agreement::Behind);
+                    prop_assert_eq!(at.compare(&next), Agreement::Ahead);
+                }
+            } else {
+                prop_assert!(n == 0 && h != [0; 32]);
+            }
+        }
+
+        #[test]
+        fn a_void_of_the_next_numbers_is_followed(n in 0_u64..u64::MAX, length in 0_u64..1000, h: [u8; 32]) {
+            let at = Position { incarnation: Incarnation([1; 16]), n, h: Hash::ZERO };
+            let to = (n + 1).saturating_add(length);
+            let past = at.past_void(n + 1, n + 1, to, Hash(h));
+            prop_assert_eq!(past, Ok(Position { n: to, h: Hash(h), ..at }));
+        }
     }
 }

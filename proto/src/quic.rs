@@ -11,6 +11,7 @@ use crate::codec::{self, FrameMessage};
 use crate::frame::{self, FrameDecoder, FrameError, FrameLimits, RawFrame};
 use crate::handshake::{EXPORTER_LABEL, Exporter};
 use crate::limits;
+use crate::pb;
 
 /// Bytes asked from a stream at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -152,6 +153,15 @@ pub fn frames(
     limits: FrameLimits,
 ) -> (FrameWriter, FrameReader) {
     (FrameWriter::new(streams.0), FrameReader::new(streams.1, limits))
+}
+
+/// Refuses a connection on its control stream and waits until the other side has closed it: a close of this side
+/// would overtake what the refusal hands over. To be given a time.
+pub async fn hand_over(control: &mut FrameWriter, connection: &quinn::Connection, failure: &pb::Failure) {
+    if control.send(failure).await.is_ok() {
+        control.finish();
+        connection.closed().await;
+    }
 }
 
 /// Numbers of a connection, from the limits registry.

@@ -1,4 +1,4 @@
-//! Variable-length integers as in RFC 9000 §16, minimal encodings only (chapter 02).
+//! Variable-length integers as in RFC 9000 §16, minimal encodings only (chapter 01).
 //!
 //! The two top bits of the first byte say how many bytes the number takes (1, 2, 4 or 8); the rest
 //! is big-endian. Values end at 2^62 - 1. An encoding longer than needed is an error, so that every

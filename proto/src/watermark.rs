@@ -85,12 +85,12 @@ pub enum ReadError {
     /// Exceptions have to ascend, each once.
     #[error("exceptions are not ascending")]
     Order,
-    /// An exception is 0 or not below the watermark.
+    /// An exception is 0 or above the watermark.
     #[error("exception {0} is outside the watermark")]
     Outside(u64),
 }
 
-/// Every number up to `n` is read, except these.
+/// Every number up to `n` is read, except these (which may name `n` itself).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Hash)]
 pub struct Read {
     n: u64,
@@ -98,7 +98,7 @@ pub struct Read {
 }
 
 impl Read {
-    /// Checks what came: exceptions ascending, from 1 to below `n`, at most 16.
+    /// Checks what came: exceptions ascending, from 1 to `n`, at most 16.
     ///
     /// # Errors
     /// [`ReadError`] says what is wrong.
@@ -109,7 +109,7 @@ impl Read {
         if !except.is_sorted_by(|a, b| a < b) {
             return Err(ReadError::Order);
         }
-        if let Some(outside) = except.iter().find(|number| **number == 0 || **number >= n) {
+        if let Some(outside) = except.iter().find(|number| **number == 0 || **number > n) {
             return Err(ReadError::Outside(*outside));
         }
         Ok(Self { n, except: except.iter().copied().collect() })
@@ -121,7 +121,7 @@ impl Read {
         self.n
     }
 
-    /// The numbers below it that are not.
+    /// The numbers up to it that are not.
     pub fn except(&self) -> impl Iterator<Item = u64> + '_ {
         self.except.iter().copied()
     }
@@ -156,7 +156,7 @@ mod tests {
 
     fn read() -> impl Strategy<Value = Read> {
         (1_u64..40, proptest::collection::btree_set(1_u64..40, 0..16)).prop_map(|(n, except)| {
-            let except: Vec<u64> = except.into_iter().filter(|number| *number < n).collect();
+            let except: Vec<u64> = except.into_iter().filter(|number| *number <= n).collect();
             Read::new(n, &except).unwrap()
         })
     }
@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn what_is_no_read_watermark_is_refused() {
-        assert_eq!(Read::new(5, &[5]), Err(ReadError::Outside(5)));
+        assert_eq!(Read::new(5, &[6]), Err(ReadError::Outside(6)));
+        assert!(Read::new(5, &[5]).is_ok(), "the watermark's own number can be left out");
         assert_eq!(Read::new(5, &[0]), Err(ReadError::Outside(0)));
         assert_eq!(Read::new(5, &[3, 2]), Err(ReadError::Order));
         assert_eq!(Read::new(5, &[2, 2]), Err(ReadError::Order));

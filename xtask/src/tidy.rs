@@ -1,6 +1,8 @@
 //! `xtask tidy`: rules that no compiler checks. Each part gives its findings; all are printed.
 
 mod crates;
+#[cfg(test)]
+mod fixtures;
 mod licences;
 mod lines;
 mod prose;
@@ -14,7 +16,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
+use crate::generate;
 use crate::registry::Registry;
+pub(crate) use requirements::{codes, ids};
 use settings::Settings;
 
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
@@ -22,11 +26,16 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     let graph = crates::Graph::read(root, &settings.licences.targets)?;
     let registry = Registry::read(root)?;
 
+    let generated = generate::outdated(root, generate::Mode::Check)?;
     let parts = [
         ("edges between crates", crates::check(&graph, &settings)),
         ("licences", licences::check(&graph, &settings.licences)),
         ("sizes", sizes::check(root, &settings)?),
         ("requirements", requirements::check(root, &settings.requirements, &registry)?),
+        (
+            "generated tables and constants",
+            generated.into_iter().map(|file| format!("{file}: out of date")).collect(),
+        ),
         ("prose of the specification", prose::check(root, &settings.requirements)?),
     ];
     let mut findings = 0;
@@ -44,7 +53,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
 }
 
 /// Files below `root` with one of these extensions, without build output and hidden folders.
-fn files(root: &Path, extensions: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn files(root: &Path, extensions: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -357,11 +357,15 @@ impl ChainState for AccountState {
         body: &Self::Body,
     ) -> Result<Option<(Self, Vec<PublicKey>)>, LinkError> {
         let kind = envelope.kind;
-        if !crate::frame::is_critical(kind.into()) {
-            return Ok(None);
-        }
-        if kind > CLOSE_ACCOUNT {
+        let critical = crate::frame::is_critical(kind.into());
+        if critical && kind > CLOSE_ACCOUNT {
             return Err(LinkError::UnknownCritical(kind));
+        }
+        if self.closed {
+            return Err(LinkError::Closed);
+        }
+        if !critical {
+            return Ok(None);
         }
         let mut next = self.counted(envelope)?;
         if fields(body) != 1 || kind == GENESIS {

@@ -224,6 +224,34 @@ fn unknown_types_are_skipped_or_stop() {
 }
 
 #[test]
+fn behind_the_end_of_an_account_everything_is_closed_but_a_stop() {
+    let chain = chain();
+    let template = chain.link(&AccountChange::Checkpoint, &[&recovery()]);
+    let closed = chain.extended(&chain.link(&AccountChange::Close(String::new()), &[&recovery()])).unwrap();
+    let place = closed.next_envelope(0, &[]);
+    let of = |kind: u32, key: &SigningKey| {
+        closed.extended(&changed(&template, &[key], |b| {
+            (b.r#type, b.checkpoint, b.number) = (kind, None, place.number);
+            b.previous = place.previous.clone();
+        }))
+    };
+    assert_eq!(of(0x21, &seed(9)), Err(LinkError::Closed), "before its signers are looked at");
+    assert_eq!(of(0x02, &seed(2)), Err(LinkError::Closed));
+    assert_eq!(of(0x10, &recovery()), Err(LinkError::UnknownCritical(0x10)));
+}
+
+#[test]
+fn ids_of_a_wrong_length_come_before_the_place() {
+    let chain = chain();
+    let link = chain.link(&AccountChange::Checkpoint, &[&recovery()]);
+    let with = |change: fn(&mut pb::AccountLinkBody)| {
+        chain.extended(&changed(&link, &[&recovery()], change)).unwrap_err()
+    };
+    assert!(matches!(with(|b| (b.previous, b.number) = (Bytes::from_static(&[1; 31]), 7)), LinkError::Id(_)));
+    assert!(matches!(with(|b| b.chain = Bytes::from_static(&[1; 33])), LinkError::Id(_)));
+}
+
+#[test]
 fn thirty_two_devices_and_a_checkpoint_fit() {
     let mut chain = chain();
     let long = format!("{}@{}", "a".repeat(63), [&"b".repeat(63)[..]; 3].join("."));

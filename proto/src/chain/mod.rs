@@ -5,13 +5,15 @@
 //! link before, its number and its signers in order; state is therefore a function of ids alone.
 //! [`Verified`] has no constructor but verification: from a genesis, or by extending another.
 //!
-//! Order of checks, and so the error where several hold: size, canonical form, chain, number,
-//! previous, known type, the one field, the state's rules, signers, signatures.
+//! Order of checks, and so the error where several hold: size, canonical form, lengths of ids, chain,
+//! number, previous, known type, closed, a listed first signer, a free place, the one field, the state's
+//! rules, signers, signatures.
 //!
 //! What this module does not do: fetch or store links, or say which of two forks is right.
 
 pub mod account;
 mod account_shape;
+mod fork;
 pub mod server;
 
 use bytes::Bytes;
@@ -23,6 +25,7 @@ use crate::pb;
 use crate::sign::{PublicKey, Purpose, SignError, Signature, SigningKey, labelled_hash};
 
 pub use account::{AccountChange, AccountState, DeviceKeys};
+pub use fork::{Settled, settle};
 pub use server::{ServerChange, ServerState};
 
 /// Bytes the body of a link may have.
@@ -409,6 +412,8 @@ fn open<S: ChainState>(link: &pb::Link) -> Result<(LinkId, S::Body, Envelope), L
     canonical::scan(&link.body, S::SHAPE)?;
     let body = <S::Body as prost::Message>::decode(link.body.clone())?;
     let envelope = S::envelope(&body)?;
+    LinkId::optional(&envelope.chain)?;
+    LinkId::optional(&envelope.previous)?;
     Ok((link_id(S::PURPOSE, &link.body), body, envelope))
 }
 

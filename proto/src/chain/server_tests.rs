@@ -1,6 +1,7 @@
 use super::*;
 use crate::chain::{ChainError, Relation, relation};
 use crate::sign::SignError;
+use proptest::prelude::*;
 
 fn seed(n: u8) -> SigningKey {
     SigningKey::from_seed(&[n; 32])
@@ -196,4 +197,24 @@ fn the_first_bad_link_is_named() {
     let error = Verified::<ServerState>::verify(&[first(), good.clone(), good]).unwrap_err();
     assert_eq!(error, ChainError { at: 2, source: LinkError::Number { expected: 2, got: 1 } });
     assert_eq!(Verified::<ServerState>::verify(&[]).unwrap_err().at, 0);
+}
+
+proptest! {
+    #[test]
+    fn damaged_links_never_panic_and_never_pass(at in any::<prop::sample::Index>(), flip in 1_u8..) {
+        let chain = chain();
+        let mut link = chain.link(&ServerChange::AddOnlineKey(seed(3).public()), &[&root(), &seed(3)]);
+        let mut body = link.body.to_vec();
+        let at = at.index(body.len());
+        body[at] ^= flip;
+        link.body = body.into();
+        prop_assert!(chain.extended(&link).is_err());
+    }
+
+    #[test]
+    fn arbitrary_bodies_never_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let link = pb::Link { body: body.into(), signatures: Vec::new() };
+        prop_assert!(Verified::<ServerState>::genesis(&link).is_err());
+        prop_assert!(chain().append(&link).is_err());
+    }
 }

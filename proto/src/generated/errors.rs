@@ -49,6 +49,8 @@ impl Code {
     pub const VERSION_UNSUPPORTED: Self = Self(0x18);
     /// This server does not talk to that domain.
     pub const PEER_DENIED: Self = Self(0x19);
+    /// This server has not yet seen that domain under its own certificate and looks it up now.
+    pub const PEER_UNVERIFIED: Self = Self(0x1a);
     /// This server takes no new accounts.
     pub const REGISTRATION_CLOSED: Self = Self(0x20);
     /// The invitation is not valid or was used.
@@ -307,6 +309,14 @@ const TABLE: &[Entry] = &[
         retry: Retry::Never,
         show: false,
         text: "This server does not talk to that domain.",
+    },
+    Entry {
+        code: 0x1a,
+        name: "peer-unverified",
+        scope: Scope::Connection,
+        retry: Retry::AfterDelay,
+        show: false,
+        text: "This server has not yet seen that domain under its own certificate and looks it up now.",
     },
     Entry {
         code: 0x20,

@@ -168,6 +168,18 @@ pub const SERVER_LINKS_MAX: u64 = 256;
 /// Default of `resolve_links_max`, in links. Links in one answer.
 pub const RESOLVE_LINKS_MAX: u64 = 64;
 
+/// Default of `account_new_domains_per_hour`, in domains. Somebody with friends at sixty homes
+/// signs in at once; a program that scans names is slowed down.
+pub const ACCOUNT_NEW_DOMAINS_PER_HOUR: u64 = 60;
+
+/// Default of `home_new_domains_per_minute`, in domains. Each is an HTTPS request and a dial at
+/// somebody's door; all accounts together do not make this home a flood.
+pub const HOME_NEW_DOMAINS_PER_MINUTE: u64 = 300;
+
+/// Default of `shared_new_domains_per_hour`, in domains. Names under one domain, and addresses in
+/// one prefix, cost their owner nothing.
+pub const SHARED_NEW_DOMAINS_PER_HOUR: u64 = 120;
+
 /// The ids under which limits are advertised.
 pub mod id {
     /// Of [`FRAME_BYTES_MAX`](super::FRAME_BYTES_MAX).
@@ -319,6 +331,15 @@ pub mod id {
 
     /// Of [`RESOLVE_LINKS_MAX`](super::RESOLVE_LINKS_MAX).
     pub const RESOLVE_LINKS_MAX: u32 = 50;
+
+    /// Of [`ACCOUNT_NEW_DOMAINS_PER_HOUR`](super::ACCOUNT_NEW_DOMAINS_PER_HOUR).
+    pub const ACCOUNT_NEW_DOMAINS_PER_HOUR: u32 = 51;
+
+    /// Of [`HOME_NEW_DOMAINS_PER_MINUTE`](super::HOME_NEW_DOMAINS_PER_MINUTE).
+    pub const HOME_NEW_DOMAINS_PER_MINUTE: u32 = 52;
+
+    /// Of [`SHARED_NEW_DOMAINS_PER_HOUR`](super::SHARED_NEW_DOMAINS_PER_HOUR).
+    pub const SHARED_NEW_DOMAINS_PER_HOUR: u32 = 53;
 }
 
 /// A limit as registered.
@@ -843,6 +864,36 @@ pub const ALL: &[LimitSpec] = &[
         unit: "links",
         advertised: false,
         beyond: None,
+    },
+    LimitSpec {
+        id: id::ACCOUNT_NEW_DOMAINS_PER_HOUR,
+        name: "account_new_domains_per_hour",
+        default: ACCOUNT_NEW_DOMAINS_PER_HOUR,
+        min: 1,
+        max: 10_000,
+        unit: "domains",
+        advertised: false,
+        beyond: Some(Code::TOO_FAST),
+    },
+    LimitSpec {
+        id: id::HOME_NEW_DOMAINS_PER_MINUTE,
+        name: "home_new_domains_per_minute",
+        default: HOME_NEW_DOMAINS_PER_MINUTE,
+        min: 1,
+        max: 100_000,
+        unit: "domains",
+        advertised: false,
+        beyond: Some(Code::TOO_FAST),
+    },
+    LimitSpec {
+        id: id::SHARED_NEW_DOMAINS_PER_HOUR,
+        name: "shared_new_domains_per_hour",
+        default: SHARED_NEW_DOMAINS_PER_HOUR,
+        min: 1,
+        max: 100_000,
+        unit: "domains",
+        advertised: false,
+        beyond: Some(Code::TOO_FAST),
     },
 ];
 

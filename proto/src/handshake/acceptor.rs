@@ -9,7 +9,8 @@
 
 use super::{
     Binding, ChannelBound, Exporter, Identity, Nonce, ProofKind, Role, Transcript, check, check_capabilities,
-    choose, id, malformed, nonce, payload_hash, proofs, prove, read, unexpected,
+    check_common, choose, id, malformed, nonce, of_the_connection, payload_hash, proofs, prove, read,
+    unexpected,
 };
 use crate::chain::{ServerState, Verified};
 use crate::codec::{self, Frame};
@@ -43,7 +44,7 @@ pub struct AcceptorConfig {
     pub nonce: Nonce,
     /// The capabilities it has, ascending.
     pub capabilities: Vec<u64>,
-    /// The rest of Welcome: boot id, incarnation, limits, registration, software. Other fields are filled in.
+    /// The rest of Welcome: boot id, limits, registration, software. Other fields are filled in.
     pub welcome: pb::Welcome,
 }
 
@@ -58,6 +59,8 @@ pub enum Found {
     Peer {
         /// Its chain as held, if any.
         held: Option<Box<Verified<ServerState>>>,
+        /// The links of that chain, genesis first: an opener that has lost some is handed them in the refusal.
+        links: Vec<pb::Link>,
         /// Whether the operator allows it the nonce proof.
         nonce_proof: bool,
     },
@@ -130,6 +133,10 @@ impl Acceptor {
     /// # Errors
     /// The refusal to send and to close the connection with.
     pub fn handle(&mut self, raw: &RawFrame) -> Result<Vec<AcceptorEvent>, Refusal> {
+        self.take(raw).map_err(of_the_connection)
+    }
+
+    fn take(&mut self, raw: &RawFrame) -> Result<Vec<AcceptorEvent>, Refusal> {
         let Some(frame) = read(raw)? else {
             return Ok(Vec::new());
         };
@@ -158,11 +165,15 @@ impl Acceptor {
         if hello.boot_id.len() != 16 {
             return Err(malformed("boot id is not 16 bytes"));
         }
+        let pinned =
+            if hello.server_genesis.is_empty() { None } else { Some(id::<ServerId>(&hello.server_genesis)?) };
+        if !hello.server_head.is_empty() {
+            id::<ServerId>(&hello.server_head)?;
+        }
+        check_common(&hello.proofs, &hello.software)?;
         if hello.domain != self.config.domain.as_str() {
             return Err(Refusal::new(Code::WRONG_DOMAIN, "not the domain of this server"));
         }
-        let pinned =
-            if hello.server_genesis.is_empty() { None } else { Some(id::<ServerId>(&hello.server_genesis)?) };
         if pinned.is_some_and(|pinned| pinned != self.config.chain.server_id()) {
             return Err(Refusal::new(Code::WRONG_SERVER, "another chain was pinned"));
         }
@@ -177,6 +188,10 @@ impl Acceptor {
     /// # Errors
     /// The refusal to send and to close the connection with.
     pub fn found(&mut self, found: Found) -> Result<Vec<AcceptorEvent>, Refusal> {
+        self.answer(found).map_err(of_the_connection)
+    }
+
+    fn answer(&mut self, found: Found) -> Result<Vec<AcceptorEvent>, Refusal> {
         let misuse = || Refusal::new(Code::INTERNAL, "answer to a question that was not asked");
         let (State::Asked, Some(opened)) = (&self.state, &self.opened) else {
             return Err(misuse());
@@ -186,7 +201,8 @@ impl Acceptor {
             (Found::Refused(refusal), _) => return Err(refusal),
             (Found::Device(key), Identity::Device { .. }) => (Some(key), None, self.config.nonce_proof),
             (Found::Candidate, Identity::Candidate(key)) => (Some(*key), None, self.config.nonce_proof),
-            (Found::Peer { held, nonce_proof }, Identity::Peer { domain, genesis }) => {
+            (Found::Peer { held, links, nonce_proof }, Identity::Peer { domain, genesis }) => {
+                let held = (held.map(|held| *held), links.as_slice());
                 let chain = peer_chain(held, &opened.hello, domain, *genesis)?;
                 opener_head = chain.head().to_bytes();
                 (None, Some(Box::new(chain)), nonce_proof && self.config.nonce_proof)
@@ -216,6 +232,7 @@ impl Acceptor {
             domain: self.config.domain.to_string(),
             server_genesis: self.config.chain.genesis_id().to_bytes(),
             server_chain: self.config.links.iter().skip(known).cloned().collect(),
+            incarnation: self.config.chain.state().incarnation().to_bytes(),
             opener_head,
             ..self.config.welcome.clone()
         }
@@ -285,7 +302,7 @@ impl Acceptor {
 
 /// A peer's chain: as held, extended by what it sent; or all of it.
 fn peer_chain(
-    held: Option<Box<Verified<ServerState>>>,
+    (held, links): (Option<Verified<ServerState>>, &[pb::Link]),
     hello: &pb::Hello,
     domain: &Domain,
     genesis: ServerId,
@@ -293,7 +310,7 @@ fn peer_chain(
     let Some(pb::hello::Identity::Peer(peer)) = &hello.identity else {
         return Err(malformed("no peer"));
     };
-    let chain = super::opener::follow(held.map(|held| *held), &peer.chain)?;
+    let chain = super::follow::follow(held, links, &peer.chain)?;
     if chain.server_id() != genesis {
         return Err(Refusal::new(Code::WRONG_SERVER, "chain and identity differ"));
     }

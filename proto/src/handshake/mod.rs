@@ -21,6 +21,7 @@
 //! do: time out, look devices up, or make randomness.
 
 mod acceptor;
+mod follow;
 mod opener;
 
 use crate::codec::Frame;
@@ -33,6 +34,7 @@ use crate::sign::{PublicKey, Purpose, Signature, SigningKey, sha256};
 
 pub use crate::pb::ProofKind;
 pub use acceptor::{Acceptor, AcceptorConfig, AcceptorEvent, Client, Found};
+pub use follow::HANDED_BYTES_MAX;
 pub use opener::{Credentials, Opener, OpenerConfig, OpenerEvent, Server};
 
 /// ALPN of clients.
@@ -45,6 +47,9 @@ pub const SUBPROTOCOL_CLIENT: &str = "tidings.1";
 pub const SUBPROTOCOL_SERVER: &str = "tidings-s2s.1";
 /// Label of the TLS exporter; the context is empty, 32 bytes are taken.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-tidings-auth";
+
+/// Bytes that `software` may have.
+pub const SOFTWARE_BYTES_MAX: usize = 64;
 
 /// The TLS exporter's value.
 pub type Exporter = [u8; 32];
@@ -283,11 +288,25 @@ fn read(raw: &RawFrame) -> Result<Option<Frame>, Refusal> {
     Frame::from_raw(raw).map_err(|error| Refusal::from(&error))
 }
 
-fn malformed(detail: &str) -> Refusal {
-    let mut refusal = Refusal::new(Code::MESSAGE_MALFORMED, detail);
-    // There is no request yet that could be refused alone.
+/// The control stream has no request that could be refused alone: whatever is refused there ends the connection.
+fn of_the_connection(mut refusal: Refusal) -> Refusal {
     refusal.scope = crate::error::Scope::Connection;
     refusal
+}
+
+fn malformed(detail: &str) -> Refusal {
+    Refusal::new(Code::MESSAGE_MALFORMED, detail)
+}
+
+/// What Hello and Welcome have in common: no proof twice, and a name that fits a log line.
+fn check_common(proofs: &[i32], software: &str) -> Result<(), Refusal> {
+    if proofs.iter().enumerate().any(|(place, kind)| proofs.iter().take(place).any(|other| other == kind)) {
+        return Err(malformed("a proof is listed twice"));
+    }
+    if software.len() > SOFTWARE_BYTES_MAX {
+        return Err(Refusal::new(Code::LIMIT_EXCEEDED, "software has more than 64 bytes"));
+    }
+    Ok(())
 }
 
 fn unexpected(frame: &Frame) -> Refusal {

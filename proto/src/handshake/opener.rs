@@ -8,11 +8,13 @@
 //!
 //! A `failure` ends it in any state.
 
+use super::follow::follow;
 use super::{
     Binding, ChannelBound, Exporter, Identity, Nonce, ProofKind, Role, Transcript, check, check_capabilities,
-    choose, id, malformed, nonce, payload_hash, proofs, prove, read, unexpected,
+    check_common, choose, id, malformed, nonce, of_the_connection, payload_hash, proofs, prove, read,
+    unexpected,
 };
-use crate::chain::{Relation, ServerState, Verified, relation};
+use crate::chain::{ServerState, Verified};
 use crate::codec::{self, Frame};
 use crate::error::{Code, Refusal};
 use crate::frame::RawFrame;
@@ -41,6 +43,9 @@ pub struct OpenerConfig {
     pub domain: Domain,
     /// The acceptor's chain as held: it pins the acceptor.
     pub server: Option<Verified<ServerState>>,
+    /// The links of that chain, genesis first: an acceptor that has lost some is handed them in the refusal. Empty
+    /// where they are not at hand.
+    pub server_links: Vec<pb::Link>,
     /// Who the opener is.
     pub credentials: Credentials,
     /// The exporter's value, where the transport gives one.
@@ -119,6 +124,10 @@ impl Opener {
     /// # Errors
     /// The refusal that came, or the one to send and to close the connection with.
     pub fn handle(&mut self, raw: &RawFrame) -> Result<Vec<OpenerEvent>, Refusal> {
+        self.take(raw).map_err(of_the_connection)
+    }
+
+    fn take(&mut self, raw: &RawFrame) -> Result<Vec<OpenerEvent>, Refusal> {
         let Some(frame) = read(raw)? else {
             return Ok(Vec::new());
         };
@@ -153,13 +162,18 @@ impl Opener {
         if welcome.boot_id.len() != 16 || welcome.incarnation.len() != 16 {
             return Err(malformed("boot id or incarnation is not 16 bytes"));
         }
+        check_common(&welcome.proofs, &welcome.software)?;
+        check_limits(&welcome.limits)?;
         check_capabilities(&self.config.capabilities, &welcome.capabilities)?;
-        let chain = follow(self.config.server.clone(), &welcome.server_chain)?;
+        let chain = follow(self.config.server.clone(), &self.config.server_links, &welcome.server_chain)?;
         if chain.server_id() != genesis {
             return Err(Refusal::new(Code::WRONG_SERVER, "chain and genesis differ"));
         }
         if *chain.state().domain() != self.config.domain {
             return Err(Refusal::new(Code::WRONG_DOMAIN, "chain is of another domain"));
+        }
+        if chain.state().incarnation().as_ref() != welcome.incarnation.as_ref() {
+            return Err(Refusal::new(Code::WRONG_SERVER, "incarnation is not the newest of the chain"));
         }
         let own = proofs(self.config.exporter.is_some(), self.config.nonce_proof);
         let kind = choose(&own, &welcome.proofs)?;
@@ -237,29 +251,16 @@ fn hello(config: &OpenerConfig) -> pb::Hello {
     }
 }
 
-/// A chain as held, extended by links that came; or, where those begin with a genesis, the longer of both.
-pub(super) fn follow(
-    held: Option<Verified<ServerState>>,
-    links: &[pb::Link],
-) -> Result<Verified<ServerState>, Refusal> {
-    let invalid = |error: crate::chain::ChainError| {
-        Refusal::new(Code::WRONG_SERVER, format!("{error}: {}", error.source))
-    };
-    let Some(mut held) = held else {
-        return Verified::verify(links).map_err(invalid);
-    };
-    if links.is_empty() {
-        return Ok(held);
+/// Limits ascend, and each one known here is within its range. Those not known are skipped.
+fn check_limits(limits: &[pb::Limit]) -> Result<(), Refusal> {
+    if !limits.is_sorted_by(|a, b| a.id < b.id) {
+        return Err(malformed("limits are not ascending"));
     }
-    let Ok(whole) = Verified::verify(links) else {
-        held.extend(links).map_err(invalid)?;
-        return Ok(held);
+    let outside = |limit: &&pb::Limit| {
+        crate::limits::find(limit.id).is_some_and(|known| !(known.min..=known.max).contains(&limit.value))
     };
-    match relation(&whole, &held) {
-        Relation::Same | Relation::Extends => Ok(whole),
-        Relation::Extended => Ok(held),
-        Relation::Fork | Relation::OtherChain => {
-            Err(Refusal::new(Code::WRONG_SERVER, "chain does not extend the one held"))
-        }
+    match limits.iter().find(outside) {
+        Some(limit) => Err(malformed(&format!("limit {} is outside its range", limit.id))),
+        None => Ok(()),
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::chain::{ServerChange, ServerState, Verified, server};
 use crate::codec;
+use crate::error::Scope;
 use crate::id::Incarnation;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -32,6 +33,7 @@ fn opener() -> OpenerConfig {
         alpn: ALPN_CLIENT.into(),
         domain: domain("a.example"),
         server: Some(server_chain("a.example", 10)),
+        server_links: server_links("a.example", 10),
         credentials: Credentials { identity: device(), key: seed(1), chain: Vec::new() },
         exporter: Some(EXPORTER),
         nonce_proof: true,
@@ -68,7 +70,7 @@ fn peer() -> (OpenerConfig, AcceptorConfig, Found) {
     let credentials = Credentials { identity, key: seed(21), chain: server_links("b.example", 20) };
     let opener = OpenerConfig { alpn: ALPN_SERVER.into(), credentials, server: None, ..opener() };
     let acceptor = AcceptorConfig { alpn: ALPN_SERVER.into(), between_servers: true, ..acceptor() };
-    (opener, acceptor, Found::Peer { held: None, nonce_proof: false })
+    (opener, acceptor, Found::Peer { held: None, links: Vec::new(), nonce_proof: false })
 }
 
 #[derive(Debug)]
@@ -225,7 +227,7 @@ fn peers_do_not_fall_back_to_nonces_unless_allowed() {
         refusal(run(opener.clone(), acceptor.clone(), found)),
         (Role::Acceptor, Code::VERSION_UNSUPPORTED)
     );
-    let allowed = Found::Peer { held: None, nonce_proof: true };
+    let allowed = Found::Peer { held: None, links: Vec::new(), nonce_proof: true };
     assert_eq!(run(opener, acceptor, allowed).unwrap().client.proof(), ProofKind::Nonce);
 }
 
@@ -305,6 +307,108 @@ fn a_refusal_by_the_driver_and_by_the_other_side_come_through() {
     assert_eq!(a.handle(&failure).unwrap_err().code, Code::AUTH_REMOVED);
 }
 
+fn after_hello(change: fn(&mut pb::Hello)) -> Refusal {
+    let (_, frames) = Opener::start(opener());
+    let mut hello: pb::Hello = codec::decode(&frames[0]).unwrap();
+    change(&mut hello);
+    Acceptor::new(acceptor()).handle(&codec::to_raw(&hello)).unwrap_err()
+}
+
+fn after_welcome(change: fn(&mut pb::Welcome)) -> Refusal {
+    let (mut a, frames) = Opener::start(opener());
+    let mut b = Acceptor::new(acceptor());
+    b.handle(&frames[0]).unwrap();
+    let events = b.found(found()).unwrap();
+    let AcceptorEvent::Send(frame) = &events[0] else { panic!("welcome first") };
+    let mut welcome: pb::Welcome = codec::decode(frame).unwrap();
+    change(&mut welcome);
+    a.handle(&codec::to_raw(&welcome)).unwrap_err()
+}
+
+#[test]
+fn a_hello_that_breaks_a_rule_is_refused_with_the_first_code_that_applies() {
+    for (change, code) in [
+        ((|h| h.identity = None) as fn(&mut pb::Hello), Code::MESSAGE_MALFORMED),
+        (|h| h.nonce = Bytes::from_static(&[1; 31]), Code::MESSAGE_MALFORMED),
+        (|h| h.boot_id = Bytes::new(), Code::MESSAGE_MALFORMED),
+        (|h| h.server_head = Bytes::from_static(&[1; 31]), Code::MESSAGE_MALFORMED),
+        (|h| h.proofs = vec![1, 1], Code::MESSAGE_MALFORMED),
+        (|h| h.software = "x".repeat(65), Code::LIMIT_EXCEEDED),
+        (|h| h.domain = "b.example".into(), Code::WRONG_DOMAIN),
+        (|h| h.server_genesis = Bytes::from_static(&[9; 32]), Code::WRONG_SERVER),
+        (|h| h.capabilities = vec![0, 0], Code::MESSAGE_MALFORMED),
+        (|h| h.capabilities = vec![4], Code::VERSION_UNSUPPORTED),
+        // The form of every field comes before what it says.
+        (
+            |h| (h.domain, h.server_genesis) = ("b.example".into(), Bytes::from_static(&[9; 31])),
+            Code::MESSAGE_MALFORMED,
+        ),
+        (|h| (h.domain, h.capabilities) = ("b.example".into(), vec![4]), Code::WRONG_DOMAIN),
+    ] {
+        let refusal = after_hello(change);
+        assert_eq!((refusal.code, refusal.scope), (code, Scope::Connection));
+    }
+}
+
+#[test]
+fn a_welcome_that_breaks_a_rule_is_refused_with_the_first_code_that_applies() {
+    for (change, code) in [
+        ((|w| w.domain = "b.example".into()) as fn(&mut pb::Welcome), Code::WRONG_DOMAIN),
+        (|w| w.server_genesis = Bytes::from_static(&[9; 32]), Code::WRONG_SERVER),
+        (|w| w.nonce = Bytes::new(), Code::MESSAGE_MALFORMED),
+        (|w| w.boot_id = Bytes::new(), Code::MESSAGE_MALFORMED),
+        (|w| w.incarnation = Bytes::new(), Code::MESSAGE_MALFORMED),
+        (|w| w.incarnation = Bytes::from_static(&[9; 16]), Code::WRONG_SERVER),
+        (|w| w.proofs = vec![2, 2], Code::MESSAGE_MALFORMED),
+        (|w| w.proofs.clear(), Code::VERSION_UNSUPPORTED),
+        (|w| w.software = "x".repeat(65), Code::LIMIT_EXCEEDED),
+        (|w| w.capabilities = vec![0, 2, 4], Code::VERSION_UNSUPPORTED),
+        (|w| w.limits = vec![pb::Limit { id: 8, value: 33 }], Code::MESSAGE_MALFORMED),
+        (|w| w.limits = vec![pb::Limit { id: 1, value: 65_535 }], Code::MESSAGE_MALFORMED),
+        (
+            |w| w.limits = vec![pb::Limit { id: 8, value: 32 }, pb::Limit { id: 1, value: 65_536 }],
+            Code::MESSAGE_MALFORMED,
+        ),
+        (|w| w.server_chain = vec![pb::Link::default()], Code::WRONG_SERVER),
+    ] {
+        let refusal = after_welcome(change);
+        assert_eq!((refusal.code, refusal.scope), (code, Scope::Connection));
+    }
+}
+
+#[test]
+fn limits_within_their_range_and_unknown_ones_are_taken() {
+    let limits = vec![
+        pb::Limit { id: 1, value: 1_048_576 },
+        pb::Limit { id: 8, value: 1 },
+        pb::Limit { id: 9999, value: 0 },
+    ];
+    let welcome = pb::Welcome { limits, ..acceptor().welcome };
+    assert!(run(opener(), AcceptorConfig { welcome, ..acceptor() }, found()).is_ok());
+}
+
+#[test]
+fn welcome_states_the_newest_incarnation_of_the_chain() {
+    let welcome = pb::Welcome { incarnation: Bytes::from_static(&[77; 16]), ..acceptor().welcome };
+    let done = run(opener(), AcceptorConfig { welcome, ..acceptor() }, found()).unwrap();
+    assert_eq!(done.server.value().welcome.incarnation.as_ref(), [10; 16]);
+}
+
+#[test]
+fn whatever_is_refused_on_the_control_stream_ends_the_connection() {
+    let mut b = Acceptor::new(acceptor());
+    let of = |b: &mut Acceptor, kind: u64, payload: &'static [u8]| {
+        b.handle(&RawFrame::new(kind, payload)).unwrap_err().scope
+    };
+    assert_eq!(of(&mut b, 0x7e, &[]), Scope::Connection, "an unknown critical frame");
+    assert_eq!(of(&mut b, 0x00, &[0xff]), Scope::Connection, "a payload that does not parse");
+    let (mut a, _) = Opener::start(opener());
+    let unknown = codec::to_raw(&pb::Failure { code: 0x7777, scope: 1, ..Default::default() });
+    assert_eq!(a.handle(&unknown).unwrap_err().scope, Scope::Connection);
+    let misuse = Acceptor::new(acceptor()).found(found()).unwrap_err();
+    assert_eq!((misuse.code, misuse.scope), (Code::INTERNAL, Scope::Connection));
+}
+
 #[test]
 fn a_reflected_proof_is_refused() {
     // The acceptor's own proof, sent back to it by somebody who claims to be it.
@@ -340,4 +444,27 @@ proptest! {
         }
         prop_assert!(!proven);
     }
+
+    #[test]
+    fn a_damaged_answer_never_panics_and_never_proves_the_acceptor(which in 0_usize..2, at in any::<prop::sample::Index>(), flip in 1_u8..) {
+        let (mut a, frames) = Opener::start(opener());
+        let mut b = Acceptor::new(acceptor());
+        b.handle(&frames[0]).unwrap();
+        let events = b.found(found()).unwrap();
+        let mut proven = false;
+        for (place, event) in events.iter().enumerate() {
+            let AcceptorEvent::Send(frame) = event else { continue };
+            let mut payload = frame.payload.to_vec();
+            if place == which {
+                let at = at.index(payload.len());
+                payload[at] ^= flip;
+            }
+            let Ok(events) = a.handle(&RawFrame::new(frame.kind, payload)) else { break };
+            proven |= events.iter().any(|event| matches!(event, OpenerEvent::Proven(_)));
+        }
+        prop_assert!(!proven);
+    }
 }
+
+#[path = "lost_tests.rs"]
+mod lost;

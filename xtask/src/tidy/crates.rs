@@ -107,3 +107,50 @@ pub(super) fn check(graph: &Graph, settings: &Settings) -> Vec<String> {
     }
     findings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{Package, REGISTRY, graph, settings};
+    use super::*;
+
+    fn findings(packages: &[Package<'_>]) -> Vec<String> {
+        check(&graph(packages), &settings())
+    }
+
+    #[test]
+    fn allowed_edges_pass() {
+        let packages = [
+            ("low", "MIT", "", &["quinn"][..]),
+            ("high", "MIT", "", &["low"]),
+            ("quinn", "MIT", REGISTRY, &[]),
+        ];
+        assert_eq!(findings(&packages), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_edge_that_is_not_allowed_is_found() {
+        let found = findings(&[("low", "MIT", "", &["high"]), ("high", "MIT", "", &[])]);
+        assert_eq!(found, ["low -> high: not an allowed edge"]);
+    }
+
+    #[test]
+    fn a_crate_without_a_row_is_found() {
+        assert_eq!(
+            findings(&[("new", "MIT", "", &[])]),
+            ["new: not in the table of edges (xtask/tidy.toml)"]
+        );
+    }
+
+    #[test]
+    fn a_library_that_only_others_use_is_found() {
+        let found = findings(&[("high", "MIT", "", &["quinn"]), ("quinn", "MIT", REGISTRY, &[])]);
+        assert_eq!(found, ["high -> quinn: only low depend on it"]);
+    }
+
+    #[test]
+    fn packages_come_from_a_registry_only() {
+        let found =
+            findings(&[("low", "MIT", "", &["odd"]), ("odd", "MIT", "git+https://example.org/odd", &[])]);
+        assert_eq!(found, ["odd: comes from git+https://example.org/odd"]);
+    }
+}

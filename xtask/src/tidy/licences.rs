@@ -50,3 +50,50 @@ fn finding(graph: &Graph, package: &Package, settings: &Licences) -> Option<Stri
 fn is_copyleft(package: &Package, settings: &Licences) -> bool {
     package.license.as_deref() == Some(settings.copyleft.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{Package, REGISTRY, graph, settings};
+    use super::*;
+
+    fn findings(packages: &[Package<'_>]) -> Vec<String> {
+        check(&graph(packages), &settings().licences)
+    }
+
+    const SIGNAL: Package<'static> = ("signal", "AGPL-3.0-only", REGISTRY, &[]);
+
+    #[test]
+    fn what_is_on_the_list_passes_and_copyleft_where_it_is_named() {
+        let packages =
+            [("high", "AGPL-3.0-only", "", &["signal"][..]), ("low", "MIT OR ISC", "", &[]), SIGNAL];
+        assert_eq!(findings(&packages), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_licence_that_is_not_on_the_list_is_found() {
+        assert_eq!(
+            findings(&[("odd", "GPL-2.0-only", REGISTRY, &[]), SIGNAL]),
+            ["odd 1.0.0: GPL-2.0-only is not on the list"]
+        );
+        assert_eq!(findings(&[("odd", "", REGISTRY, &[]), SIGNAL]), ["odd 1.0.0: states no licence"]);
+        assert_eq!(findings(&[("odd", "MIT OR", REGISTRY, &[]), SIGNAL]).len(), 1);
+        assert_eq!(
+            findings(&[("odd", "AGPL-3.0-only", REGISTRY, &[]), SIGNAL]).len(),
+            1,
+            "not named as copyleft"
+        );
+    }
+
+    #[test]
+    fn a_permissive_crate_that_reaches_copyleft_is_found_however_far() {
+        let packages =
+            [("low", "MIT", "", &["between"][..]), ("between", "MIT", REGISTRY, &["signal"]), SIGNAL];
+        let found = findings(&packages);
+        assert_eq!(found, ["low is under MIT but depends on signal, which is under AGPL-3.0-only"]);
+    }
+
+    #[test]
+    fn a_name_on_the_copyleft_list_that_nobody_uses_is_found() {
+        assert_eq!(findings(&[]), ["signal is listed as copyleft but not used: take it off the list"]);
+    }
+}

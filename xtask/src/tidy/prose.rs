@@ -180,4 +180,27 @@ mod tests {
         assert!(findings("> A home should try.\n\n```\nit may\n```\n\nThe word `must` and May.").is_empty());
         assert!(findings("<!-- gen:errors -->\n| it may not |\n<!-- /gen:errors -->\n").is_empty());
     }
+
+    #[test]
+    fn a_chapter_and_the_whole_that_are_too_long_are_found() {
+        use super::super::fixtures::{Folder, settings};
+        let long = "word ".repeat(31);
+        let files = [("spec/01-a.md", long.as_str()), ("spec/annexes/b.md", &long)];
+        let folder = Folder::new("prose-long", &files);
+        let found = check(folder.path(), &settings().requirements).expect("the folder can be read");
+        let expected = [
+            "spec/01-a.md: 31 words, at most 30",
+            "spec/annexes/b.md: 31 words, at most 30",
+            "the specification has 62 words, at most 50",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn too_many_shoulds_are_found() {
+        use super::super::fixtures::{Folder, settings};
+        let folder = Folder::new("prose-should", &[("spec/01-a.md", "**[MSG-001]** A home SHOULD try.\n")]);
+        let found = check(folder.path(), &settings().requirements).expect("the folder can be read");
+        assert_eq!(found, ["1 of 1 requirements are SHOULDs"]);
+    }
 }
