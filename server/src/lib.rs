@@ -1,0 +1,18 @@
+//! The Tidings homeserver: sessions, accounts, keys and direct messages of one domain.
+//!
+//! State changes go one way: gateway, service, state, pump.
+
+pub mod accounts;
+pub mod cli;
+pub mod config;
+pub mod gateway;
+pub mod identity;
+pub mod keys;
+pub mod lifecycle;
+pub mod messages;
+pub mod node;
+pub mod peering;
+pub mod refusal;
+pub mod state;
+pub mod store;
+pub mod telemetry;

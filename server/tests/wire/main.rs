@@ -1,0 +1,11 @@
+//! Homeservers seen through their wire: a raw client over the protocol crate and quinn.
+
+mod away;
+mod client;
+mod consent;
+mod devices;
+mod one;
+mod restore;
+mod signal;
+mod two;
+mod world;
