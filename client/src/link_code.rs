@@ -99,7 +99,7 @@ impl LinkCode {
         mac
     }
 
-    /// Seals the word number `sequence` (from 0, counted in each direction).
+    /// Seals a word; `sequence` is 1 for LinkOffer, 2 for LinkDraft, 3 for LinkConsent, 4 for LinkDone.
     #[must_use]
     pub fn seal(&self, direction: Direction, sequence: u8, message: &[u8]) -> Vec<u8> {
         let mut blob = self.mac(direction, sequence, message).finalize().into_bytes().to_vec();

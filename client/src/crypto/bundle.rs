@@ -1,4 +1,4 @@
-//! Prekeys: made here, published as plain structs, fetched by others as a bundle (settled 33).
+//! Prekeys: made here, published as plain structs, fetched by others as a bundle (spec 05-accounts, 5.6).
 //!
 //! What this module deliberately does not do: publish or fetch, or decide when a stock is low or a
 //! signed prekey old.

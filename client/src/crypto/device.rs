@@ -1,5 +1,5 @@
 //! Who takes part: this device's identity key, and the other device as its account chain names it
-//! (settled 23).
+//! (spec 08-encryption, ENC-002).
 //!
 //! What this module deliberately does not do: verify chains, or store keys.
 

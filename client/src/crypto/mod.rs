@@ -1,5 +1,5 @@
 //! End-to-end encryption between two devices: libsignal, its records, plaintext framing, franking,
-//! safety numbers (chapter 08, settled 18, 23, 28, 33, 35).
+//! safety numbers (spec 08-encryption).
 //!
 //! Everything here is synchronous and pure. No I/O, no clock, no randomness of its own: the caller
 //! loads [`Records`], calls one operation, and gets back the result and the [`Changes`] to write in

@@ -1,14 +1,12 @@
-//! What stands inside a ciphertext, and the commitment beside it (chapter 08, settled 28, 35).
+//! What stands inside a ciphertext, and the commitment beside it (spec 08-encryption, 8.2 and 8.3).
 //!
 //! ```text
-//! body      = header length, 4 bytes big-endian ‖ header ‖ content
-//! plaintext = body ‖ 80 ‖ 00 … 00      up to the next multiple of 160 bytes (ISO/IEC 7816-4)
-//! c         = HMAC-SHA-256(franking key, body)
+//! plaintext = header length, 4 bytes big-endian ‖ header ‖ content length, 4 bytes big-endian ‖ content
+//!             ‖ 80 ‖ 00 … 00      up to the next multiple of 160 bytes (ISO/IEC 7816-4)
+//! c         = HMAC-SHA-256(franking key, header length, 4 bytes big-endian ‖ header ‖ content)
 //! ```
 //!
 //! The padding is 1 to 160 bytes, so there is exactly one plaintext for a header and a content.
-//! The commitment covers the length too: without it, one `c` would fit two ways to cut the same
-//! bytes into header and content.
 //!
 //! What this module deliberately does not do: read header or content, which are messages of
 //! `tidings.v1`, or make the home's tag over `c`.
@@ -19,25 +17,28 @@ use sha2::Sha256;
 /// Plaintexts are padded to a multiple of this many bytes (limit `plaintext_block_bytes`).
 pub const PLAINTEXT_BLOCK_BYTES: usize = 160;
 
-/// Bytes of the length before the header.
+/// Bytes of the length before each part.
 const LENGTH_BYTES: usize = 4;
 const PAD_START: u8 = 0x80;
 
 /// Why a plaintext cannot be made or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PlaintextError {
-    /// The header's length does not fit its field.
-    #[error("a header of {0} bytes does not fit its length field")]
-    HeaderTooLong(usize),
+    /// A part's length does not fit its field.
+    #[error("a part of {0} bytes does not fit its length field")]
+    TooLong(usize),
     /// The length is no multiple of [`PLAINTEXT_BLOCK_BYTES`].
     #[error("a plaintext of {0} bytes is not whole blocks")]
     NotWholeBlocks(usize),
     /// The padding is not 80 and at most 159 zeros.
     #[error("the padding of the plaintext is malformed")]
     BadPadding,
-    /// The header is said to be longer than what is there.
-    #[error("the plaintext ends within its header")]
+    /// A part is said to be longer than what is there.
+    #[error("the plaintext ends within its header or content")]
     Truncated,
+    /// Something stands between the content and the padding.
+    #[error("the plaintext goes on behind its content")]
+    Trailing,
 }
 
 /// The two parts of a plaintext.
@@ -52,13 +53,14 @@ pub struct Plaintext<'a> {
 /// Frames and pads a header and a content: what [`super::Pairwise::encrypt`] takes.
 ///
 /// # Errors
-/// [`PlaintextError::HeaderTooLong`] for a header of 4 GiB or more.
+/// [`PlaintextError::TooLong`] for a part of 4 GiB or more.
 pub fn seal_plaintext(header: &[u8], content: &[u8]) -> Result<Vec<u8>, PlaintextError> {
-    let length = u32::try_from(header.len()).map_err(|_| PlaintextError::HeaderTooLong(header.len()))?;
     let mut plaintext = Vec::new();
-    plaintext.extend_from_slice(&length.to_be_bytes());
-    plaintext.extend_from_slice(header);
-    plaintext.extend_from_slice(content);
+    for part in [header, content] {
+        let length = u32::try_from(part.len()).map_err(|_| PlaintextError::TooLong(part.len()))?;
+        plaintext.extend_from_slice(&length.to_be_bytes());
+        plaintext.extend_from_slice(part);
+    }
     plaintext.push(PAD_START);
     plaintext.resize(plaintext.len().next_multiple_of(PLAINTEXT_BLOCK_BYTES), 0);
     Ok(plaintext)
@@ -67,7 +69,7 @@ pub fn seal_plaintext(header: &[u8], content: &[u8]) -> Result<Vec<u8>, Plaintex
 /// Takes a decrypted plaintext apart again.
 ///
 /// # Errors
-/// Any [`PlaintextError`] but `HeaderTooLong`; the message then counts as undecryptable.
+/// Any [`PlaintextError`] but `TooLong`; the message then counts as undecryptable (ENC-011).
 pub fn open_plaintext(plaintext: &[u8]) -> Result<Plaintext<'_>, PlaintextError> {
     if plaintext.is_empty() || !plaintext.len().is_multiple_of(PLAINTEXT_BLOCK_BYTES) {
         return Err(PlaintextError::NotWholeBlocks(plaintext.len()));
@@ -77,38 +79,42 @@ pub fn open_plaintext(plaintext: &[u8]) -> Result<Plaintext<'_>, PlaintextError>
     if padding.first() != Some(&PAD_START) || padding.len() > PLAINTEXT_BLOCK_BYTES {
         return Err(PlaintextError::BadPadding);
     }
-    let (length, rest) = body.split_first_chunk::<LENGTH_BYTES>().ok_or(PlaintextError::Truncated)?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| PlaintextError::Truncated)?;
-    let (header, content) = rest.split_at_checked(length).ok_or(PlaintextError::Truncated)?;
+    let (header, rest) = part(body)?;
+    let (content, rest) = part(rest)?;
+    if !rest.is_empty() {
+        return Err(PlaintextError::Trailing);
+    }
     Ok(Plaintext { header, content })
 }
 
-/// The commitment `c` that stands beside the ciphertexts, the same for all devices.
-///
-/// # Errors
-/// [`PlaintextError::HeaderTooLong`], as [`seal_plaintext`].
-pub fn commitment(
-    franking_key: &[u8; 32],
-    header: &[u8],
-    content: &[u8],
-) -> Result<[u8; 32], PlaintextError> {
-    Ok(commit(franking_key, header, content)?.finalize().into_bytes().into())
+/// The first part of these bytes, and what is behind it.
+fn part(bytes: &[u8]) -> Result<(&[u8], &[u8]), PlaintextError> {
+    let (length, rest) = bytes.split_first_chunk::<LENGTH_BYTES>().ok_or(PlaintextError::Truncated)?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| PlaintextError::Truncated)?;
+    rest.split_at_checked(length).ok_or(PlaintextError::Truncated)
+}
+
+/// The commitment `c` that stands beside the ciphertexts, the same for all devices (ENC-020).
+#[must_use]
+pub fn commitment(franking_key: &[u8; 32], header: &[u8], content: &[u8]) -> [u8; 32] {
+    commit(franking_key, header, content).finalize().into_bytes().into()
 }
 
 /// Whether `c` is the commitment to this header and content; the comparison takes the same time
-/// for any difference. A message for which this is false counts as undecryptable.
+/// for any difference. A message for which this is false counts as undecryptable (ENC-021).
 #[must_use]
 pub fn verify_commitment(franking_key: &[u8; 32], plaintext: Plaintext<'_>, c: &[u8]) -> bool {
-    commit(franking_key, plaintext.header, plaintext.content).is_ok_and(|mac| mac.verify_slice(c).is_ok())
+    commit(franking_key, plaintext.header, plaintext.content).verify_slice(c).is_ok()
 }
 
-fn commit(franking_key: &[u8; 32], header: &[u8], content: &[u8]) -> Result<Hmac<Sha256>, PlaintextError> {
-    let length = u32::try_from(header.len()).map_err(|_| PlaintextError::HeaderTooLong(header.len()))?;
+fn commit(franking_key: &[u8; 32], header: &[u8], content: &[u8]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(franking_key).expect("HMAC takes a key of any length");
-    mac.update(&length.to_be_bytes());
+    // The length says where the header ends: the same bytes cut elsewhere are another message. A header that is
+    // longer than any plaintext's has no such length, and nothing sealed fits it.
+    mac.update(&u32::try_from(header.len()).unwrap_or(u32::MAX).to_be_bytes());
     mac.update(header);
     mac.update(content);
-    Ok(mac)
+    mac
 }
 
 #[cfg(test)]
@@ -119,10 +125,10 @@ mod tests {
 
     #[test]
     fn padding_hides_lengths_within_a_block() {
-        // 4 bytes of length and at least one of padding: 155 is the most that fits one block.
+        // Twice 4 bytes of length and at least one of padding: 151 is the most that fits one block.
         assert_eq!(seal_plaintext(b"", b"").unwrap().len(), 160);
-        assert_eq!(seal_plaintext(&[7; 100], &[7; 55]).unwrap().len(), 160);
-        assert_eq!(seal_plaintext(&[7; 100], &[7; 56]).unwrap().len(), 320);
+        assert_eq!(seal_plaintext(&[7; 100], &[7; 51]).unwrap().len(), 160);
+        assert_eq!(seal_plaintext(&[7; 100], &[7; 52]).unwrap().len(), 320);
     }
 
     #[test]
@@ -135,12 +141,33 @@ mod tests {
     }
 
     #[test]
-    fn a_commitment_binds_key_content_and_the_cut_between_the_parts() {
-        let c = commitment(&[1; 32], b"head", b"content").unwrap();
+    fn nothing_stands_between_the_content_and_the_padding() {
+        let mut plaintext = seal_plaintext(b"header", b"content").unwrap();
+        // The padding begins one byte later: the byte before it belongs to no part.
+        let end = 4 + 6 + 4 + 7;
+        plaintext[end] = 1;
+        plaintext[end + 1] = 0x80;
+        assert_eq!(open_plaintext(&plaintext), Err(PlaintextError::Trailing));
+    }
+
+    #[test]
+    fn a_commitment_binds_key_header_and_content() {
+        let c = commitment(&[1; 32], b"head", b"content");
         assert!(verify_commitment(&[1; 32], Plaintext { header: b"head", content: b"content" }, &c));
         assert!(!verify_commitment(&[2; 32], Plaintext { header: b"head", content: b"content" }, &c));
-        assert!(!verify_commitment(&[1; 32], Plaintext { header: b"headc", content: b"ontent" }, &c));
+        assert!(!verify_commitment(&[1; 32], Plaintext { header: b"Head", content: b"content" }, &c));
+        assert!(!verify_commitment(&[1; 32], Plaintext { header: b"head", content: b"Content" }, &c));
         assert!(!verify_commitment(&[1; 32], Plaintext { header: b"head", content: b"content" }, &c[..31]));
+    }
+
+    #[test]
+    fn a_commitment_binds_the_cut_between_header_and_content() {
+        let c = commitment(&[1; 32], b"head", b"content");
+        for (header, content) in
+            [(&b"headc"[..], &b"ontent"[..]), (b"hea", b"dcontent"), (b"", b"headcontent")]
+        {
+            assert!(!verify_commitment(&[1; 32], Plaintext { header, content }, &c));
+        }
     }
 
     proptest! {

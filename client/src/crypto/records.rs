@@ -1,4 +1,4 @@
-//! The records one operation reads, and the changes it asks for (settled 18, 33).
+//! The records one operation reads, and the changes it asks for.
 //!
 //! Records are opaque bytes in libsignal's format, below 1 KB for a session between messages. All
 //! of them are secret and none may be part of a backup: a device restored from an old copy would

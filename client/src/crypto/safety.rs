@@ -1,4 +1,4 @@
-//! Safety numbers: how two people make sure that no server is between them (settled 24).
+//! Safety numbers: how two people make sure that no server is between them (spec 08-encryption, 8.6).
 //!
 //! The digits cover the two account ids, which are hashes over the first keys of the chains, so
 //! they survive added devices, a rotated recovery key and a move. They do not show a fork of a
@@ -24,17 +24,18 @@ pub const QR_BYTES: usize = 129;
 /// The 60 digits both sides compare, as twelve groups of five with spaces between; the same
 /// whichever account is named first.
 ///
-/// For each account, `h_1 = SHA-512("tidings/1" 00 "safety-number" 00 ‖ id)` and
-/// `h_{i+1} = SHA-512(h_i ‖ id)` up to `h_5200`; each of the first six groups of five bytes, as a
-/// big-endian number modulo 100,000, is one group of digits. The smaller string stands first.
+/// For each account, `h_0 = "tidings/1" 00 "safety-number" 00 ‖ id` and `h_{k+1} = SHA-512(h_k ‖ id)` up to
+/// `h_5200`; each of the first six groups of five bytes, as a big-endian number modulo 100,000, is one group of
+/// digits. Those of the lower id stand first.
 #[must_use]
 pub fn safety_number(one: AccountId, other: AccountId) -> String {
-    let (one, other) = (digits(one), digits(other));
-    if one <= other { format!("{one} {other}") } else { format!("{other} {one}") }
+    let (lower, higher) = if one.as_bytes() <= other.as_bytes() { (one, other) } else { (other, one) };
+    format!("{} {}", digits(lower), digits(higher))
 }
 
 fn digits(account: AccountId) -> String {
-    let mut hash = Sha512::new().chain_update(LABEL).chain_update(account.as_bytes()).finalize();
+    let labelled = Sha512::new().chain_update(LABEL).chain_update(account.as_bytes());
+    let mut hash = labelled.chain_update(account.as_bytes()).finalize();
     for _ in 1..ITERATIONS {
         hash = Sha512::new().chain_update(hash).chain_update(account.as_bytes()).finalize();
     }
@@ -47,20 +48,14 @@ fn digits(account: AccountId) -> String {
     digits
 }
 
-/// What one side shows as a QR code.
+/// What one side shows as a QR code; the same on both sides if nobody is between them.
 ///
-/// As bytes: 01 ‖ own account id ‖ own head ‖ the other's account id ‖ the other's head as known
-/// here; ids and heads are 32 bytes.
+/// As bytes: 01 ‖ lower account id ‖ its head ‖ higher account id ‖ its head; ids and heads are 32 bytes, and the
+/// heads are those that the side which shows it has verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SafetyQr {
-    /// The account of the side that shows the code.
-    pub own: AccountId,
-    /// The head of its chain.
-    pub own_head: LinkId,
-    /// The account it believes to talk to.
-    pub other: AccountId,
-    /// The head of that chain as this side verified it.
-    pub other_head: LinkId,
+    lower: (AccountId, LinkId),
+    higher: (AccountId, LinkId),
 }
 
 /// Two heads of one account's chain that differ. One must extend the other; if neither does, the
@@ -90,14 +85,22 @@ pub enum QrError {
 }
 
 impl SafetyQr {
+    /// The code of two accounts with the heads that are known here, in either order.
+    #[must_use]
+    pub fn new(one: (AccountId, LinkId), other: (AccountId, LinkId)) -> Self {
+        let ordered = one.0.as_bytes() <= other.0.as_bytes();
+        let (lower, higher) = if ordered { (one, other) } else { (other, one) };
+        Self { lower, higher }
+    }
+
     /// The bytes to show as a code.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![QR_VERSION];
-        bytes.extend_from_slice(self.own.as_bytes());
-        bytes.extend_from_slice(self.own_head.as_bytes());
-        bytes.extend_from_slice(self.other.as_bytes());
-        bytes.extend_from_slice(self.other_head.as_bytes());
+        for (account, head) in [self.lower, self.higher] {
+            bytes.extend_from_slice(account.as_bytes());
+            bytes.extend_from_slice(head.as_bytes());
+        }
         bytes
     }
 
@@ -113,15 +116,14 @@ impl SafetyQr {
         let (parts, []) = rest.as_chunks::<32>() else {
             return Err(QrError::NotACode);
         };
-        let [own, own_head, other, other_head] = parts else {
+        let [lower, lower_head, higher, higher_head] = parts else {
             return Err(QrError::NotACode);
         };
-        Ok(Self {
-            own: AccountId(*own),
-            own_head: LinkId(*own_head),
-            other: AccountId(*other),
-            other_head: LinkId(*other_head),
-        })
+        if lower >= higher {
+            return Err(QrError::NotACode);
+        }
+        let side = |id: &[u8; 32], head: &[u8; 32]| (AccountId(*id), LinkId(*head));
+        Ok(Self { lower: side(lower, lower_head), higher: side(higher, higher_head) })
     }
 
     /// Compares the code scanned from the other side with this side's own. The result lists the
@@ -131,13 +133,15 @@ impl SafetyQr {
     /// # Errors
     /// [`QrError::OtherAccounts`].
     pub fn compare(&self, scanned: &Self) -> Result<Vec<HeadPair>, QrError> {
-        if self.own != scanned.other || self.other != scanned.own {
+        if self.lower.0 != scanned.lower.0 || self.higher.0 != scanned.higher.0 {
             return Err(QrError::OtherAccounts);
         }
-        let pairs = [
-            HeadPair { account: self.own, here: self.own_head, scanned: scanned.other_head },
-            HeadPair { account: self.other, here: self.other_head, scanned: scanned.own_head },
-        ];
+        let pair = |here: (AccountId, LinkId), scanned: (AccountId, LinkId)| HeadPair {
+            account: here.0,
+            here: here.1,
+            scanned: scanned.1,
+        };
+        let pairs = [pair(self.lower, scanned.lower), pair(self.higher, scanned.higher)];
         Ok(pairs.into_iter().filter(|pair| pair.here != pair.scanned).collect())
     }
 }
@@ -159,17 +163,24 @@ mod tests {
     }
 
     #[test]
+    fn the_digits_of_the_lower_id_stand_first() {
+        let number = safety_number(BEN, ANN);
+        assert!(number.starts_with(&digits(ANN)) && number.ends_with(&digits(BEN)));
+    }
+
+    #[test]
     fn codes_of_both_sides_match_and_differing_heads_are_named() {
-        let ann = SafetyQr { own: ANN, own_head: LinkId([3; 32]), other: BEN, other_head: LinkId([4; 32]) };
-        let mut ben =
-            SafetyQr { own: BEN, own_head: LinkId([4; 32]), other: ANN, other_head: LinkId([3; 32]) };
+        let head = |byte| LinkId([byte; 32]);
+        let ann = SafetyQr::new((ANN, head(3)), (BEN, head(4)));
+        let ben = SafetyQr::new((BEN, head(4)), (ANN, head(3)));
+        assert_eq!(ann.to_bytes(), ben.to_bytes());
         let scanned = SafetyQr::from_bytes(&ben.to_bytes()).unwrap();
         assert_eq!(ann.compare(&scanned), Ok(vec![]));
-        ben.own_head = LinkId([5; 32]);
-        let pair = HeadPair { account: BEN, here: LinkId([4; 32]), scanned: LinkId([5; 32]) };
-        assert_eq!(ann.compare(&ben), Ok(vec![pair]));
-        ben.other = AccountId([9; 32]);
-        assert_eq!(ann.compare(&ben), Err(QrError::OtherAccounts));
+        let newer = SafetyQr::new((BEN, head(5)), (ANN, head(3)));
+        let pair = HeadPair { account: BEN, here: head(4), scanned: head(5) };
+        assert_eq!(ann.compare(&newer), Ok(vec![pair]));
+        let others = SafetyQr::new((BEN, head(5)), (AccountId([9; 32]), head(3)));
+        assert_eq!(ann.compare(&others), Err(QrError::OtherAccounts));
     }
 
     #[test]
@@ -178,5 +189,6 @@ mod tests {
         assert_eq!(SafetyQr::from_bytes(&[1; QR_BYTES - 1]), Err(QrError::NotACode));
         assert_eq!(SafetyQr::from_bytes(&[1; QR_BYTES + 32]), Err(QrError::NotACode));
         assert_eq!(SafetyQr::from_bytes(&[2; QR_BYTES]), Err(QrError::Version(2)));
+        assert_eq!(SafetyQr::from_bytes(&[1; QR_BYTES]), Err(QrError::NotACode), "the same id twice");
     }
 }

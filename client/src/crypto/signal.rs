@@ -1,4 +1,4 @@
-//! Sessions on libsignal: build, encrypt, decrypt, archive (chapter 08, settled 23, 32, 33).
+//! Sessions on libsignal: build, encrypt, decrypt, archive (spec 08-encryption, 8.1).
 //!
 //! libsignal reads and writes through async traits. Each operation here puts the few records it
 //! needs into libsignal's in-memory stores, polls once (nothing in there ever waits), and says what
