@@ -1,0 +1,9 @@
+//! Real devices against a real homeserver: each test starts one as a process of its own.
+
+mod consent;
+mod devices;
+mod healing;
+mod messages;
+mod offline;
+mod trust;
+mod world;
