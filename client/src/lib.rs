@@ -58,6 +58,7 @@ mod me;
 mod net;
 mod options;
 mod prekeys;
+mod recovery;
 pub mod store;
 mod verify;
 
@@ -67,6 +68,7 @@ pub use error::{Error, StoreError};
 pub use event::Event;
 pub use linking::{Linking, Pending, join};
 pub use options::{Options, Trust};
+pub use recovery::recover;
 pub use store::accounts::{Contact, Standing};
 pub use store::messages::{Conversation, Message, State};
 pub use tidings_proto::id::{AccountId, DeviceId, MessageId};

@@ -28,7 +28,7 @@ use rand::Rng as _;
 use rand::rngs::StdRng;
 use tidings_proto::chain::{AccountChange, AccountState, DeviceKeys, Verified, assemble};
 use tidings_proto::error::Code;
-use tidings_proto::id::{DeviceId, LinkId};
+use tidings_proto::id::DeviceId;
 use tidings_proto::name::Address;
 use tidings_proto::pb;
 use tidings_proto::sign::{PublicKey, Purpose, Signature};
@@ -214,11 +214,16 @@ pub async fn join(options: Options, code: &str, digits: impl FnOnce(&str)) -> Re
     start(options, store, rng).await
 }
 
-/// What the two devices agreed on.
-struct Joined {
-    draft: pb::LinkDraft,
-    chain: Verified<AccountState>,
-    link: LinkId,
+/// A device that stands on an account's chain from now on.
+pub(crate) struct Joined {
+    /// Where the account lives.
+    pub(crate) address: Address,
+    /// The links up to the one that added it.
+    pub(crate) links: Vec<pb::Link>,
+    /// The same, verified.
+    pub(crate) chain: Verified<AccountState>,
+    /// The id of the link that added it.
+    pub(crate) device: DeviceId,
 }
 
 async fn meet(
@@ -243,7 +248,8 @@ async fn meet(
     if done.link != link.to_bytes() {
         return Err(Error::Violation("another link was appended than the one that was signed".to_owned()));
     }
-    Ok(Joined { draft, chain, link })
+    let address = chain.state().address().clone();
+    Ok(Joined { address, links: draft.chain, chain, device: DeviceId::from(link) })
 }
 
 /// What is to be signed is exactly this device joining exactly the account of the chain, at this home (ACC-033).
@@ -271,19 +277,24 @@ fn check(
 }
 
 /// Writes what makes the store this device's.
-async fn settle(store: &Store, home: &Home, device: NewDevice, joined: &Joined) -> Result<(), Error> {
-    let address: Address = joined.chain.state().address().clone();
+pub(crate) async fn settle(
+    store: &Store,
+    home: &Home,
+    device: NewDevice,
+    joined: &Joined,
+) -> Result<(), Error> {
+    let address = joined.address.clone();
     let me = Me {
         address: address.clone(),
         account: joined.chain.account_id(),
-        device: DeviceId::from(joined.link),
+        device: joined.device,
         key: device.key,
         local: device.local,
     };
     let chain = server_chain(store, home).await?;
     let mut tx = store.begin().await?;
     me.save(&mut tx).await?;
-    accounts::put_chain(&mut tx, me.account, &address, 0, joined.draft.chain.clone()).await?;
+    accounts::put_chain(&mut tx, me.account, &address, 0, joined.links.clone()).await?;
     put_value(&mut tx, "registered", b"1").await?;
     // The home is pinned (AUT-016).
     put_value(&mut tx, "server-chain", &chain).await?;
@@ -291,7 +302,7 @@ async fn settle(store: &Store, home: &Home, device: NewDevice, joined: &Joined) 
     Ok(())
 }
 
-async fn start(options: Options, store: Store, rng: StdRng) -> Result<Client, Error> {
+pub(crate) async fn start(options: Options, store: Store, rng: StdRng) -> Result<Client, Error> {
     let broken = StoreError::Inconsistent { table: "meta", column: "address" };
     let me = Me::load(&store).await?.ok_or(broken)?;
     Client::start(options, me, store, rng).await

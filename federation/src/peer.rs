@@ -1,6 +1,6 @@
 //! The state of a peer: may it be dialled, and what becomes of its outbox (chapter 09, 9.3 and 9.4).
 //!
-//! Pure: [`step`] is the table of 9.3, [`Backoff`] says when the next dial is due, [`stays`] which of two
+//! Pure: [`step`] is the table of 9.3, [`Backoff`] says when the next dial is due, [`newer_stays`] which of two
 //! connections is kept. Time and random numbers are arguments.
 //!
 //! | event | new | up | unreachable | replaced | gone |

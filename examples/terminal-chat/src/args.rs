@@ -58,6 +58,14 @@ pub(crate) enum Command {
         /// The code.
         code: String,
     },
+    /// Gets an account back whose devices are all lost, with this one as a new device.
+    Recover {
+        /// Its address: user@domain.
+        #[arg(value_parser = address)]
+        address: Address,
+        /// The recovery code that was shown when the account was made; asked for where it is missing.
+        code: Option<String>,
+    },
     /// Opens a device that is there. What is done without a command, too.
     Open,
 }

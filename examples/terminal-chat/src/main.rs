@@ -44,7 +44,9 @@ async fn run(mut cli: Cli) -> anyhow::Result<ExitCode> {
     }
     let plain = cli.common.plain || !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal();
     let name = match &mut cli.command {
-        Some(Command::Register { address, .. }) => Some(address.to_string()),
+        Some(Command::Register { address, .. } | Command::Recover { address, .. }) => {
+            Some(address.to_string())
+        }
         Some(Command::Join { code }) => {
             // Copied from a small window it may carry the window's border and line ends.
             code.retain(|c| c.is_ascii_graphic());
@@ -77,11 +79,19 @@ async fn begin(command: Command, options: &Options, plain: bool) -> anyhow::Resu
             let joined = tidings_client::join(options.clone(), &code, |digits| show_digits(digits, plain));
             joined.await.context("this device could not join")
         }
+        Command::Recover { address, code } => {
+            let code = match code {
+                Some(code) => code,
+                None => ask("recovery code: ")?,
+            };
+            let recovered = tidings_client::recover(options.clone(), address, &code).await;
+            recovered.context("the account could not be got back")
+        }
         Command::Open => {
             let file = &options.store;
             if !file.exists() {
                 anyhow::bail!(
-                    "there is no device at {}: begin with `register ADDRESS` or `join CODE`",
+                    "there is no device at {}: begin with `register ADDRESS`, `join CODE` or `recover ADDRESS`",
                     file.display()
                 );
             }
@@ -90,6 +100,15 @@ async fn begin(command: Command, options: &Options, plain: bool) -> anyhow::Resu
                 .with_context(|| format!("{} could not be opened", file.display()))
         }
     }
+}
+
+/// A line from the person, so that it stands in no command history.
+fn ask(prompt: &str) -> anyhow::Result<String> {
+    let mut out = std::io::stdout();
+    out.write_all(prompt.as_bytes()).and_then(|()| out.flush()).context("standard output")?;
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).context("standard input")?;
+    Ok(line)
 }
 
 fn show_digits(digits: &str, plain: bool) {

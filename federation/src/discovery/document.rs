@@ -174,4 +174,18 @@ mod tests {
         }
         assert!(read(&"[".repeat(4096)).is_err(), "deep nesting");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _any = parse(&bytes, &Domain::parse("a.example").unwrap());
+        }
+
+        #[test]
+        fn no_damaged_document_makes_it_panic(at in 0_usize..60, byte in proptest::num::u8::ANY) {
+            let mut bytes = br#"{"tidings": {"host": "tidings.a.example", "port": 443}, "x": [1]}"#.to_vec();
+            bytes[at] = byte;
+            let _any = parse(&bytes, &Domain::parse("a.example").unwrap());
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Where a domain's home is (chapter 09, 9.2): static peers, the cache, the document, DNS, the domain itself.
 //!
 //! The certificate is always the domain's own, wherever the connection goes. A peer's task makes one discovery at
-//! a time ([`crate::net`]), so that there is at most one per domain.
+//! a time (`net`), so that there is at most one per domain.
 //!
 //! What this module does not do: connect by QUIC.
 

@@ -10,7 +10,7 @@
 //! the entry after `taken` is taken; a LinkAck states only what the host said is stored; ResultsSeen only what
 //! was settled.
 //!
-//! | event | writer ([`writer`]) | receiver ([`receiver`]) |
+//! | event | writer | receiver |
 //! |---|---|---|
 //! | connected | waits for LinkResume | LinkResume, once no order of an older connection is open |
 //! | LinkResume | resume: go on, ship again, or a new incarnation | – |

@@ -73,12 +73,13 @@ pub const REGISTER: u64 = 0x20;
 
 /// `AppendLink`: Append a link to the device's own account chain.
 ///
-/// Sent by the opener on a local pipeline, state: ready (device); answered by [`DONE`].
+/// Sent by the opener on a local pipeline, state: ready (device, candidate); answered by [`DONE`].
 pub const APPEND_LINK: u64 = 0x22;
 
 /// `Resolve`: Which account does an address point to, and its chain.
 ///
-/// Sent by either side on a remote pipeline, state: ready (device, peer); answered by [`RESOLVED`].
+/// Sent by either side on a remote pipeline, state: ready (device, candidate, peer); answered by
+/// [`RESOLVED`].
 pub const RESOLVE: u64 = 0x24;
 
 /// `Resolved`: Answer to Resolve.

@@ -3,6 +3,7 @@
 mod announce;
 mod devices;
 pub mod heads;
+mod recovery;
 mod registration;
 pub mod rendezvous;
 pub(crate) mod resolve;

@@ -165,6 +165,13 @@ async fn answer(
         (Frame::Register(request), Who::Candidate(key)) => {
             session.shared.register(&key, request).await.map(|()| done())
         }
+        // Whose devices are lost proves the recovery key.
+        (Frame::Resolve(request), Who::Candidate(key)) => {
+            session.shared.resolve_for_recovery(&key, request).await.map(|answer| codec::encode(&answer))
+        }
+        (Frame::AppendLink(request), Who::Candidate(key)) => {
+            session.shared.append_for_recovery(&key, request).await.map(|()| done())
+        }
         (frame, Who::Device(account, device)) => {
             answer_device(session, frame, payload, (account, device, behind)).await
         }

@@ -84,4 +84,16 @@ mod tests {
             assert!(!verify(&identity, b"prekey", &signature[..63]));
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(
+            identity in proptest::array::uniform32(proptest::num::u8::ANY),
+            signature in proptest::collection::vec(proptest::num::u8::ANY, 0..80),
+        ) {
+            let mut key = [CURVE25519; 33];
+            key[1..].copy_from_slice(&identity);
+            proptest::prop_assert!(!verify(&key, b"prekey", &signature));
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Several devices of one account.
 
-use tidings_client::{Event, Options, Standing, State, Status, join};
+use tidings_client::{Error, Event, Options, Standing, State, Status, join, recover};
 use tokio::sync::oneshot;
 
 use crate::world::{DEADLINE, Device, World, copy_store};
@@ -198,4 +198,27 @@ async fn a_device_without_prekeys_keeps_nobody_from_writing() {
         assert_eq!(other.message().await.id, answer);
         assert_eq!(second.message().await.id, answer);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_whose_devices_are_lost_comes_back_by_its_recovery_code() {
+    let world = World::start().await;
+    let alice = world.person("alice").await;
+    let bob = world.person("bob").await;
+    bob.meet(&alice).await;
+    let code = alice.client.recovery_code().await.expect("reads").expect("it made the account");
+    let (account, lost) = (alice.client.account(), alice.client.device());
+    alice.client.shutdown().await;
+    let address = alice.client.address().clone();
+    let wrong = recover(world.options("thief"), address.clone(), &"00".repeat(32)).await;
+    let Err(Error::Refused(refusal)) = wrong else { panic!("{wrong:?}") };
+    assert_eq!(refusal.code.name(), Some("no-such-account"), "nothing is told to who has another key");
+    let client = recover(world.options("new"), address, &code).await.expect("comes back");
+    assert_eq!(client.account(), account);
+    let mut alice = Device::new(client);
+    alice.status(Status::Connected).await;
+    alice.client.remove_device(lost).await.expect("the lost one goes");
+    assert_eq!(alice.client.devices().await.expect("reads"), [alice.client.device()]);
+    let id = bob.say(&alice, "are you back?").await;
+    assert_eq!(alice.message().await.id, id);
 }
