@@ -127,13 +127,11 @@ async fn a_candidate_may_do_nothing_that_is_for_devices() {
     let program = Program::start("").await;
     let (alice, _) = program.enter("alice", 1).await;
     let bob = Person::new(&program.domain, "bob", 2);
-    let requests: [(Bytes, &'static str); 8] = [
+    let requests: [(Bytes, &'static str); 6] = [
         (codec::encode(&pb::Sync::default()), "local"),
-        (codec::encode(&pb::AppendLink::default()), "local"),
         (codec::encode(&pb::PublishKeys::default()), "local"),
         (codec::encode(&pb::MarkRead::default()), "local"),
         (codec::encode(&pb::Decide::default()), "local"),
-        (codec::encode(&pb::Resolve { address: alice.address.to_string(), ..Default::default() }), "remote"),
         (
             codec::encode(&pb::FetchBundles { account: alice.account().to_bytes(), ..Default::default() }),
             "remote",
@@ -144,6 +142,21 @@ async fn a_candidate_may_do_nothing_that_is_for_devices() {
     for (request, pipeline) in requests {
         match candidate.answer(request, pipeline).await {
             Frame::Failure(failure) => assert_eq!(failure.code, Code::NOT_PERMITTED.0, "{failure:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Who does not prove her recovery key is told nothing of Alice, not even that she is there.
+    let nobody = format!("nobody@{}", program.domain);
+    let body = pb::AccountLinkBody { chain: alice.account().to_bytes(), ..Default::default() };
+    let link = pb::Link { body: body.encode_to_vec().into(), signatures: Vec::new() };
+    let requests: [(Bytes, &'static str); 3] = [
+        (codec::encode(&pb::Resolve { address: alice.address.to_string(), ..Default::default() }), "remote"),
+        (codec::encode(&pb::Resolve { address: nobody, ..Default::default() }), "remote"),
+        (codec::encode(&pb::AppendLink { link: Some(link) }), "local"),
+    ];
+    for (request, pipeline) in requests {
+        match candidate.answer(request, pipeline).await {
+            Frame::Failure(failure) => assert_eq!(failure.code, Code::NO_SUCH_ACCOUNT.0, "{failure:?}"),
             other => panic!("{other:?}"),
         }
     }
