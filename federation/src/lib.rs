@@ -28,5 +28,6 @@ pub mod link;
 mod net;
 pub mod peer;
 pub mod policy;
+pub mod prefix;
 
 pub use federation::{Config, Federation, Settings, StartError};

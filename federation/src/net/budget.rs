@@ -14,6 +14,8 @@ use tidings_proto::error::{Code, Refusal};
 use tidings_proto::id::AccountId;
 use tidings_proto::name::Domain;
 
+use crate::prefix::Prefix;
+
 /// Budgets kept of each kind; beyond it the one that is nearest to full is forgotten.
 const KEPT_MAX: usize = 4096;
 
@@ -98,28 +100,6 @@ impl<K: Ord + Clone> Budgets<K> {
             }
         }
         self.full_at_us.insert(key, full_at_us);
-    }
-}
-
-/// An IPv4 /24 or an IPv6 /56.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Prefix {
-    V4([u8; 3]),
-    V6([u8; 7]),
-}
-
-impl From<IpAddr> for Prefix {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => {
-                let [a, b, c, _] = v4.octets();
-                Self::V4([a, b, c])
-            }
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, g, ..] = v6.octets();
-                Self::V6([a, b, c, d, e, f, g])
-            }
-        }
     }
 }
 

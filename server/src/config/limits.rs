@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use tidings_proto::pb;
 
 const REGISTRY: &str = include_str!("../../../spec/registry/limits.toml");
@@ -142,12 +141,6 @@ impl Limits {
             .collect();
         limits.sort_by_key(|limit| limit.id);
         limits
-    }
-
-    /// Whether `bytes` fits a limit in bytes.
-    #[must_use]
-    pub fn fits(bytes: &Bytes, limit: u64) -> bool {
-        bytes.len() <= Self::size(limit)
     }
 }
 

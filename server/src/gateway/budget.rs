@@ -3,32 +3,9 @@
 //! Pure but for the lock around the table; time is an argument.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The part of an address that shares a budget: /24 or /56.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Prefix {
-    /// The first three bytes.
-    V4([u8; 3]),
-    /// The first seven bytes.
-    V6([u8; 7]),
-}
-
-impl From<IpAddr> for Prefix {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => {
-                let [a, b, c, _] = v4.octets();
-                Self::V4([a, b, c])
-            }
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, g, ..] = v6.octets();
-                Self::V6([a, b, c, d, e, f, g])
-            }
-        }
-    }
-}
+use tidings_federation::prefix::Prefix;
 
 /// Counts unproven and candidate connections by source prefix.
 #[derive(Debug, Clone)]
@@ -116,6 +93,8 @@ impl RequestBudget {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[test]

@@ -10,7 +10,7 @@ mod reset;
 mod session;
 mod wire;
 
-pub use budget::{Place, Prefix, RequestBudget, SourceBudget};
+pub use budget::{Place, RequestBudget, SourceBudget};
 pub use pump::Window;
 pub use quic::{Gateway, Listening, NetworkError};
 pub use session::Sessions;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quinn::{Connection, Incoming, RecvStream, SendStream};
+use tidings_federation::prefix::Prefix;
 use tidings_proto::codec::{Frame, FrameMessage as _};
 use tidings_proto::handshake::{ALPN_SERVER, Acceptor, AcceptorConfig, AcceptorEvent, Found, Identity};
 use tidings_proto::id::{AccountId, DeviceId};
@@ -16,7 +17,7 @@ use tidings_proto::sign::PublicKey;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::budget::{Place, Prefix, RequestBudget};
+use super::budget::{Place, RequestBudget};
 use super::pipeline;
 use super::wire::{self, ReadError, Reader};
 use crate::accounts::rendezvous::Seat;

@@ -3,44 +3,8 @@
 use tidings_proto::pb;
 use tidings_server::refusal::Code;
 
-use crate::client::{Client, Person, accepted};
-use crate::world::World;
-
-struct Two {
-    a: World,
-    b: World,
-    alice: Person,
-    bob: Person,
-}
-
-impl Two {
-    async fn start() -> Self {
-        let (mut a, mut b) = World::pair();
-        a.begin().await;
-        b.begin().await;
-        let (alice, bob) = (Person::new(&a.domain, "alice", 1), Person::new(&b.domain, "bob", 2));
-        a.register(&alice, "").await.expect("registers");
-        b.register(&bob, "").await.expect("registers");
-        Self { a, b, alice, bob }
-    }
-
-    /// Both with event streams from the start of their mailboxes; they have accepted each other.
-    async fn enter(&self) -> (Client, Client) {
-        let (mut a, mut b) = (self.a.device(&self.alice).await, self.b.device(&self.bob).await);
-        a.sync(None).await;
-        b.sync(None).await;
-        let resolve = pb::Resolve { address: self.bob.address.to_string(), ..Default::default() };
-        let _known: pb::Resolved = a.ask(&resolve, false).await.expect("resolves");
-        b.decide(&self.alice, pb::Decision::Accept).await;
-        a.decide(&self.bob, pb::Decision::Accept).await;
-        (a, b)
-    }
-
-    async fn stop(self) {
-        self.a.stop().await;
-        self.b.stop().await;
-    }
-}
+use crate::client::{Client, accepted};
+use crate::pair::Two;
 
 /// The next message among other entries.
 async fn delivery(client: &mut Client) -> pb::Delivery {
@@ -60,7 +24,7 @@ async fn mark_of(client: &mut Client, lane: Option<&pb::LaneId>) -> pb::Watermar
 #[tokio::test]
 async fn what_expires_in_the_outbox_is_closed_at_the_peer_and_told_once() {
     let mut two = Two::start().await;
-    let (mut a, mut b) = two.enter().await;
+    let (mut a, mut b) = two.enter_accepted().await;
     accepted(&a.submit(&two.alice.submit_to(&two.bob, 1)).await);
     assert_eq!(delivery(&mut b).await.number, 1);
     drop(b);
@@ -92,7 +56,7 @@ async fn what_expires_in_the_outbox_is_closed_at_the_peer_and_told_once() {
 #[tokio::test]
 async fn a_contact_at_another_domain_hears_of_a_new_device_and_older_heads_are_noticed() {
     let mut two = Two::start().await;
-    let (mut a, mut b) = two.enter().await;
+    let (mut a, mut b) = two.enter_accepted().await;
     accepted(&a.submit(&two.alice.submit_to(&two.bob, 1)).await);
     assert_eq!(delivery(&mut b).await.number, 1);
     accepted(&b.submit(&two.bob.submit_to(&two.alice, 1)).await);
@@ -113,7 +77,7 @@ async fn a_contact_at_another_domain_hears_of_a_new_device_and_older_heads_are_n
 #[tokio::test]
 async fn a_new_incarnation_begins_a_new_epoch_at_the_peer() {
     let mut two = Two::start().await;
-    let (mut a, mut b) = two.enter().await;
+    let (mut a, mut b) = two.enter_accepted().await;
     for counter in 1..=2 {
         accepted(&a.submit(&two.alice.submit_to(&two.bob, counter)).await);
         assert_eq!(delivery(&mut b).await.number, counter);
@@ -142,7 +106,7 @@ async fn a_new_incarnation_begins_a_new_epoch_at_the_peer() {
 #[tokio::test]
 async fn a_receiver_restored_from_an_older_copy_gets_again_what_it_lost_and_nothing_twice() {
     let mut two = Two::start().await;
-    let (mut a, mut b) = two.enter().await;
+    let (mut a, mut b) = two.enter_accepted().await;
     accepted(&a.submit(&two.alice.submit_to(&two.bob, 1)).await);
     assert_eq!(delivery(&mut b).await.number, 1);
     drop(b);

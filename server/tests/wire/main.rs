@@ -5,6 +5,7 @@ mod client;
 mod consent;
 mod devices;
 mod one;
+mod pair;
 mod restore;
 mod signal;
 mod two;

@@ -4,43 +4,8 @@ use bytes::Bytes;
 use prost::Message as _;
 use tidings_proto::pb;
 
-use crate::client::{Client, Person, accepted, deliveries};
-use crate::world::World;
-
-struct Two {
-    a: World,
-    b: World,
-    alice: Person,
-    bob: Person,
-}
-
-impl Two {
-    async fn start() -> Self {
-        let (mut a, mut b) = World::pair();
-        a.begin().await;
-        b.begin().await;
-        let (alice, bob) = (Person::new(&a.domain, "alice", 1), Person::new(&b.domain, "bob", 2));
-        a.register(&alice, "").await.expect("registers");
-        b.register(&bob, "").await.expect("registers");
-        Self { a, b, alice, bob }
-    }
-
-    /// Both devices with event streams; Alice has asked for Bob's chain.
-    async fn enter(&self) -> (Client, Client) {
-        let (mut a, mut b) = (self.a.device(&self.alice).await, self.b.device(&self.bob).await);
-        a.sync(None).await;
-        b.sync(None).await;
-        let resolve = pb::Resolve { address: self.bob.address.to_string(), ..Default::default() };
-        let resolved: pb::Resolved = a.ask(&resolve, false).await.expect("resolves");
-        assert_eq!(resolved.links, vec![self.bob.genesis.clone()]);
-        (a, b)
-    }
-
-    async fn stop(self) {
-        self.a.stop().await;
-        self.b.stop().await;
-    }
-}
+use crate::client::{Client, accepted, deliveries};
+use crate::pair::Two;
 
 /// The next entry of a type, as its message. Watermarks replace each other and may come as Void.
 async fn next<M: prost::Message + Default>(client: &mut Client, kind: u64) -> M {
