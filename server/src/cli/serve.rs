@@ -9,7 +9,7 @@ use tidings_proto::name::Domain;
 
 use crate::config::{Config, Registration};
 use crate::identity;
-use crate::lifecycle::{self, End};
+use crate::lifecycle::{self, End, Signals};
 use crate::node::{self, Node};
 
 /// Runs the homeserver.
@@ -38,6 +38,7 @@ impl Serve {
         };
         let domain = config.domain.clone();
         let authority = self.dev.then(|| self.data.join("ca.pem"));
+        let mut signals = Signals::listen().context("signals")?;
         loop {
             let node = Node::start(config.clone()).await.context("the server did not start")?;
             println!("{domain} listens at {} (UDP)", node.local_addr());
@@ -45,7 +46,7 @@ impl Serve {
             if let Some(authority) = &authority {
                 println!("certificate authority for clients: {}", authority.display());
             }
-            match lifecycle::run(node, file.as_deref()).await? {
+            match lifecycle::run(&mut signals, node, file.as_deref()).await {
                 End::Asked => return Ok(()),
                 End::Again => tracing::warn!("starting again with the chain that others held"),
             }
