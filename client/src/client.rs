@@ -377,7 +377,7 @@ impl Client {
         &self.inner.me
     }
 
-    async fn wake(&self) {
+    pub(crate) async fn wake(&self) {
         // A task that is gone has nothing to be woken for: what is to be sent waits in the store.
         drop(self.inner.commands.send(Command::Wake).await);
     }
@@ -386,7 +386,7 @@ impl Client {
         self.command(|answer| Command::Ask(Box::new(ask), answer)).await
     }
 
-    async fn command<T>(
+    pub(crate) async fn command<T>(
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
     ) -> Result<T, Error> {

@@ -1,8 +1,11 @@
 //! What a client tells the program around it.
 
-use tidings_proto::id::{AccountId, DeviceId, MessageId};
-use tidings_proto::name::Address;
+use tidings_proto::chain::group::Rank;
+use tidings_proto::id::{AccountId, DeviceId, GroupId, MessageId};
+use tidings_proto::name::{Address, Domain};
 
+use crate::store::groups::Invitation;
+use crate::store::groups::posts::{Place, Post, PostState};
 use crate::store::messages::{Message, State};
 
 /// Something that happened. The store already holds it when it is told.
@@ -140,4 +143,163 @@ pub enum Event {
     /// This device's store is older than what was sent with it, or was copied: it sends and reads nothing any
     /// more. Link it as a new device (spec 06-messages, MSG-019).
     RolledBack,
+    /// Somebody invites this account to a group.
+    GroupInvited(Box<Invitation>),
+    /// This account is a member of a group: it made it, or its joining stands in the log.
+    GroupJoined {
+        /// Which group.
+        group: GroupId,
+    },
+    /// This account left a group, or was removed.
+    GroupGone {
+        /// Which group.
+        group: GroupId,
+    },
+    /// A post of somebody else's, or one that another own device sent.
+    Post(Box<Post>),
+    /// The own home has a post durably.
+    PostAccepted {
+        /// In which group.
+        group: GroupId,
+        /// The post.
+        id: MessageId,
+    },
+    /// The group's log has an own post.
+    PostPlaced {
+        /// In which group.
+        group: GroupId,
+        /// The post.
+        id: MessageId,
+        /// Where.
+        place: Place,
+    },
+    /// A post will not arrive.
+    PostFailed {
+        /// In which group.
+        group: GroupId,
+        /// The post.
+        id: MessageId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A post stands in the log whose key is not here; it is shown when the key comes.
+    PostUnreadable {
+        /// In which group.
+        group: GroupId,
+        /// Who wrote it.
+        sender: AccountId,
+        /// Its number in the log.
+        seq: u64,
+    },
+    /// A post stands in the log that the rules forbid, or that contradicts itself: it is not shown.
+    PostRefused {
+        /// In which group.
+        group: GroupId,
+        /// Who it says wrote it.
+        sender: AccountId,
+        /// Its number in the log.
+        seq: u64,
+    },
+    /// How far own posts of a group got: all up to a number of its log.
+    GroupProgress {
+        /// Which group.
+        group: GroupId,
+        /// Highest number of the log that it is true of.
+        upto: u64,
+        /// Stable, delivered to all, or read by all.
+        state: PostState,
+    },
+    /// A group's hub cannot be reached; posts wait at the own home.
+    GroupWaiting {
+        /// Which group.
+        group: GroupId,
+        /// Since when, Unix milliseconds of the home's clock.
+        since_ms: u64,
+    },
+    /// A link of a group's chain took effect.
+    GroupChanged {
+        /// Which group.
+        group: GroupId,
+        /// Who made it; none if a server did.
+        by: Option<AccountId>,
+        /// What it changed.
+        change: Change,
+    },
+    /// A change of this device was undone by a new term; what has to be done again by itself is.
+    GroupChangeUndone {
+        /// Which group.
+        group: GroupId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A group has another hub.
+    GroupTerm {
+        /// Which group.
+        group: GroupId,
+        /// The term that began.
+        term: u64,
+        /// The domain that orders the log now.
+        hub: Domain,
+    },
+    /// A new term undid the end of a group's log; the posts there come again, perhaps in another order.
+    GroupRewritten {
+        /// Which group.
+        group: GroupId,
+        /// The last number that stayed.
+        after: u64,
+    },
+    /// Entries of a group's log are not to be had any more.
+    GroupGap {
+        /// Which group.
+        group: GroupId,
+        /// First missing number.
+        from: u64,
+        /// Last missing number.
+        to: u64,
+    },
+    /// A group's hub signed two histories; both are kept as proof, and nothing is sent there until it has another hub.
+    GroupFork {
+        /// Which group.
+        group: GroupId,
+    },
+    /// A group's log breaks a rule, or says what this version cannot understand: it is not followed any more.
+    GroupDamaged {
+        /// Which group.
+        group: GroupId,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// What a link of a group's chain changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// These accounts were invited.
+    Invited(Vec<AccountId>),
+    /// An account accepted its invitation.
+    Joined(AccountId),
+    /// An account left, or declined.
+    Left(AccountId),
+    /// These accounts were removed.
+    Removed(Vec<AccountId>),
+    /// An account has this rank now.
+    Rank(AccountId, Rank),
+    /// Which rank may do what.
+    Policy,
+    /// Name and description, as they are now.
+    Profile {
+        /// The name.
+        name: String,
+        /// The description.
+        description: String,
+    },
+    /// Who keeps the log.
+    Keepers,
+    /// Who orders the log.
+    Hub,
+    /// A device left an account of the group, or the account moved.
+    Advanced(AccountId),
+    /// Something else.
+    Other,
 }

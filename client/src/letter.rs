@@ -3,10 +3,11 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use tidings_proto::id::{AccountId, MessageId};
+use tidings_proto::id::{AccountId, GroupId, MessageId};
 use tidings_proto::pb;
 
 use crate::crypto::{Plaintext, open_plaintext, verify_commitment};
+use crate::store::groups::posts::Place;
 
 /// A message as its sender wrote it.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +77,58 @@ pub(crate) fn read(delivery: &pb::Delivery, plaintext: &[u8]) -> Result<Letter, 
     })
 }
 
+/// A post as its sender wrote it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PostLetter {
+    pub(crate) id: MessageId,
+    pub(crate) sent_at_ms: u64,
+    /// The last place of the log that the sender had.
+    pub(crate) seen: Option<pb::GroupPosition>,
+    pub(crate) reply_to: Option<Place>,
+    pub(crate) mentions: Vec<AccountId>,
+    pub(crate) content: pb::Content,
+}
+
+/// Reads a decrypted post against the entry it stands in.
+pub(crate) fn read_post(
+    group: &GroupId,
+    post: &pb::GroupPost,
+    plaintext: &[u8],
+) -> Result<PostLetter, Mismatch> {
+    let opened: Plaintext<'_> = open_plaintext(plaintext).map_err(|_| Mismatch::Framing)?;
+    let header = pb::PlaintextHeader::decode(opened.header).map_err(|_| Mismatch::Unreadable)?;
+    let content = pb::Content::decode(opened.content).map_err(|_| Mismatch::Unreadable)?;
+    for (what, inside, outside) in [
+        ("the sender's account", header.sender_account.as_ref(), post.sender.as_ref()),
+        ("the sender's device", header.sender_device.as_ref(), post.sender_device.as_ref()),
+        ("the group", header.conversation.as_ref(), group.as_ref()),
+        ("the group's head", header.recipient_head.as_ref(), post.chain_head.as_ref()),
+    ] {
+        if inside != outside {
+            return Err(Mismatch::Contradiction(what));
+        }
+    }
+    if header.number != post.number {
+        return Err(Mismatch::Contradiction("the number"));
+    }
+    if header.class() != pb::Class::Content {
+        return Err(Mismatch::Contradiction("the class"));
+    }
+    let key: [u8; 32] = header.franking_key.as_ref().try_into().map_err(|_| Mismatch::Unreadable)?;
+    if !verify_commitment(&key, opened, &post.commitment) {
+        return Err(Mismatch::Commitment);
+    }
+    let mentions: Result<Vec<_>, _> = content.mentions.iter().map(AccountId::try_from).collect();
+    Ok(PostLetter {
+        id: MessageId::try_from(&header.message_id).map_err(|_| Mismatch::Unreadable)?,
+        sent_at_ms: header.sent_at_ms,
+        seen: header.seen,
+        reply_to: content.reply_to_place.map(|place| Place { term: place.term, seq: place.seq }),
+        mentions: mentions.map_err(|_| Mismatch::Unreadable)?,
+        content,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,5 +188,46 @@ mod tests {
         let committed = pb::Delivery { commitment: vec![0; 32].into(), ..good.clone() };
         assert_eq!(read(&committed, &plaintext), Err(Mismatch::Commitment));
         assert_eq!(read(&good, &plaintext[1..]), Err(Mismatch::Framing));
+    }
+
+    #[test]
+    fn a_post_is_read_where_it_belongs_and_nowhere_else() {
+        let group = GroupId([8; 32]);
+        let (_, header, content) = letter();
+        let header = pb::PlaintextHeader {
+            conversation: group.to_bytes(),
+            recipient_head: vec![6; 32].into(),
+            ..header
+        };
+        let committed = commitment(&[5; 32], &header.encode_to_vec(), &content.encode_to_vec());
+        let good = pb::GroupPost {
+            sender: header.sender_account.clone(),
+            sender_device: header.sender_device.clone(),
+            number: 7,
+            chain_head: vec![6; 32].into(),
+            commitment: committed.to_vec().into(),
+            ..Default::default()
+        };
+        let plaintext = sealed(&header, &content);
+        assert_eq!(read_post(&group, &good, &plaintext).expect("it agrees").id, MessageId([1; 16]));
+        let refused = |post: pb::GroupPost| read_post(&group, &post, &plaintext).expect_err("it differs");
+        let other = || Bytes::from(vec![9; 32]);
+        assert_eq!(
+            read_post(&GroupId([9; 32]), &good, &plaintext),
+            Err(Mismatch::Contradiction("the group"))
+        );
+        assert_eq!(
+            refused(pb::GroupPost { number: 8, ..good.clone() }),
+            Mismatch::Contradiction("the number")
+        );
+        assert_eq!(
+            refused(pb::GroupPost { chain_head: other(), ..good.clone() }),
+            Mismatch::Contradiction("the group's head")
+        );
+        assert_eq!(
+            refused(pb::GroupPost { sender: other(), ..good.clone() }),
+            Mismatch::Contradiction("the sender's account")
+        );
+        assert_eq!(refused(pb::GroupPost { commitment: other(), ..good }), Mismatch::Commitment);
     }
 }

@@ -38,6 +38,7 @@
 //! | people | [`Client::resolve`], [`store::Store::contacts`], [`store::Store::contact_at`], [`Client::accept`], [`Client::dismiss`], [`Client::block`] |
 //! | trust | [`Client::safety_number`], [`Client::safety_qr`], [`Client::check_safety_qr`], [`Client::set_verified`] |
 //! | devices | [`Client::devices`], [`Client::devices_of`], [`Client::remove_device`] |
+//! | groups | [`Client::create_group`], [`Client::invite`], [`Client::accept_invitation`], [`Client::post`], [`store::Store::groups`], [`store::Store::posts`], [`store::Store::group_members`] |
 //! | the connection | [`Client::status`], [`Client::events`], [`Client::reconnect`], [`Client::shutdown`] |
 //!
 //! A stranger's message is a request: its contact is [`Standing::Undecided`] until the user decides, and the stranger
@@ -50,6 +51,7 @@ pub mod crypto;
 mod engine;
 mod error;
 mod event;
+mod groups;
 mod home;
 mod letter;
 pub mod link_code;
@@ -63,13 +65,17 @@ pub mod store;
 mod verify;
 
 pub use client::{Client, TEXT_BYTES_MAX};
-pub use engine::Status;
+pub use engine::{HomeSigner, MemberMark, Status};
 pub use error::{Error, StoreError};
-pub use event::Event;
+pub use event::{Change, Event};
+pub use groups::NewPost;
 pub use linking::{Linking, Pending, join};
 pub use options::{Options, Trust};
 pub use recovery::recover;
 pub use store::accounts::{Contact, Standing};
+pub use store::groups::posts::{Place, Post, PostState};
+pub use store::groups::{Group, GroupMember, GroupStatus, Invitation};
 pub use store::messages::{Conversation, Message, State};
-pub use tidings_proto::id::{AccountId, DeviceId, MessageId};
+pub use tidings_proto::chain::group::{Policy, Rank, ServerRef, ServerSigner};
+pub use tidings_proto::id::{AccountId, DeviceId, GroupId, MessageId};
 pub use tidings_proto::name::{Address, Domain};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_proto::codec::{Frame, FrameMessage};
+use tidings_proto::codec::{self, Frame, FrameMessage};
 use tidings_proto::error::{Code, Refusal};
 use tidings_proto::id::AccountId;
 use tidings_proto::limits;
@@ -26,6 +26,8 @@ pub struct Settings {
     pub pipelines_max: usize,
     /// `requests_per_second` that a peer may make.
     pub requests_per_second: u64,
+    /// Requests of groups that a peer may make in a second, apart from the others.
+    pub group_requests_per_second: u64,
     /// `request_deadline_ms`.
     pub request_deadline_ms: u64,
     /// `handshake_ms`.
@@ -53,6 +55,8 @@ impl Default for Settings {
             frame_bytes: size(limits::FRAME_BYTES_MAX),
             pipelines_max: size(limits::PIPELINES_MAX),
             requests_per_second: limits::REQUESTS_PER_SECOND,
+            // One batch of a group is in flight at a time; what is limited is a peer in very many groups.
+            group_requests_per_second: limits::REQUESTS_PER_SECOND.saturating_mul(10),
             request_deadline_ms: limits::REQUEST_DEADLINE_MS,
             handshake_ms: limits::HANDSHAKE_MS,
             reconnect_base_ms: limits::RECONNECT_BASE_MS,
@@ -207,6 +211,21 @@ impl Federation {
             Frame::Bundles(answer) => Ok(answer),
             other => Err(wrong_answer(&other)),
         }
+    }
+
+    /// Asks a domain something about a group (chapter 07), for an account here or for the home itself: GroupBatch,
+    /// GroupOffer, GroupAppend, GroupFetch, GroupMarks, GroupMarksFetch, KeeperAsk or KeeperPropose.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`]; `peer-unreachable` for an answer of another type.
+    pub async fn group<M: FrameMessage, A: FrameMessage>(
+        &self,
+        asking: Option<AccountId>,
+        domain: &Domain,
+        request: &M,
+    ) -> Result<A, Refusal> {
+        let answer = self.ask(asking, domain, request).await?;
+        codec::decode(&answer.to_raw()).map_err(|_| wrong_answer(&answer))
     }
 
     async fn ask<M: FrameMessage>(

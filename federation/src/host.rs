@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidings_proto::chain::{ServerState, Verified};
+use tidings_proto::codec::Frame;
 use tidings_proto::error::{Code, Refusal};
+use tidings_proto::frame::RawFrame;
 use tidings_proto::id::{Hash, Incarnation, ServerId};
 use tidings_proto::log::Position;
 use tidings_proto::name::Domain;
@@ -320,6 +322,10 @@ pub trait Host: Send + Sync + 'static {
         asking: &'a Domain,
         request: pb::FetchBundles,
     ) -> Answer<'a, Result<pb::Bundles, Refusal>>;
+
+    /// Answers a peer's request about a group: GroupBatch, GroupOffer, GroupAppend, GroupFetch, GroupMarks,
+    /// GroupMarksFetch, KeeperAsk or KeeperPropose (chapter 07). What the answer claims is durable.
+    fn group<'a>(&'a self, asking: &'a Domain, request: Frame) -> Answer<'a, Result<RawFrame, Refusal>>;
 
     /// A peer's state, or the reason for it, has changed. Logged already.
     fn peer_changed(&self, status: &PeerStatus);

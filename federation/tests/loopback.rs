@@ -173,3 +173,18 @@ async fn an_account_makes_its_home_meet_only_so_many_new_domains() {
     a.federation.stop().await;
     b.federation.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_about_a_group_is_answered_by_the_peers_host() {
+    let (a, b, _authority) = two_homes().await;
+    let batch = pb::GroupBatch { group: b"g:".to_vec().into(), ..Default::default() };
+    let taken: pb::GroupTaken = a.federation.group(None, &domain("b.test"), &batch).await.unwrap();
+    assert_eq!(taken.group, &b"g:a.test"[..], "the proven domain is who asks");
+    let unnamed = pb::GroupBatch::default();
+    let unknown = a.federation.group::<_, pb::GroupTaken>(None, &domain("b.test"), &unnamed).await;
+    assert_eq!(unknown.unwrap_err().code, Code::NO_SUCH_GROUP);
+    let other = a.federation.group::<_, pb::GroupPlaced>(None, &domain("b.test"), &batch).await;
+    assert_eq!(other.unwrap_err().code, Code::PEER_UNREACHABLE, "an answer of another type is none");
+    a.federation.stop().await;
+    b.federation.stop().await;
+}

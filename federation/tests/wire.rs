@@ -211,3 +211,18 @@ async fn requests_beyond_the_budget_are_told_to_wait() {
     assert!(refused.len() > 100, "{}", refused.len());
     assert!(refused.iter().all(|refused| *refused == (Code::TOO_FAST, true)));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spent_budget_leaves_the_requests_of_groups_theirs() {
+    let bench = bench().await;
+    let resolve = codec::to_raw(&pb::Resolve { address: "x@a.test".to_owned(), ..Default::default() });
+    let batch = codec::to_raw(&pb::GroupBatch { group: vec![7].into(), ..Default::default() });
+    let mut requests = vec![resolve; 1500];
+    requests.extend(vec![batch; 100]);
+    requests.push(codec::to_raw(&pb::GroupCreate::default()));
+    let answers = bench.request(&requests).await;
+    let taken = answers.iter().filter(|answer| matches!(answer, Frame::GroupTaken(_))).count();
+    assert_eq!(taken, 100);
+    let Some(Frame::Failure(last)) = answers.last() else { panic!("{:?}", answers.last()) };
+    assert_eq!(Code(last.code), Code::NOT_PERMITTED, "only devices create groups");
+}

@@ -261,6 +261,12 @@ impl From<&crate::chain::LinkError> for Refusal {
     }
 }
 
+impl From<&crate::chain::group::GroupLinkError> for Refusal {
+    fn from(error: &crate::chain::group::GroupLinkError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

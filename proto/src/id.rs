@@ -169,6 +169,10 @@ id!(
     DeviceId, 32
 );
 id!(
+    /// A group: the id of the genesis link of its chain.
+    GroupId, 32
+);
+id!(
     /// A link of a chain.
     LinkId, 32
 );
@@ -185,7 +189,7 @@ id!(
     Incarnation, 16
 );
 
-of_hash!(AccountId, ServerId, DeviceId, LinkId, KeyId);
+of_hash!(AccountId, ServerId, DeviceId, LinkId, KeyId, GroupId);
 
 impl From<LinkId> for AccountId {
     fn from(id: LinkId) -> Self {
@@ -194,6 +198,12 @@ impl From<LinkId> for AccountId {
 }
 
 impl From<LinkId> for ServerId {
+    fn from(id: LinkId) -> Self {
+        Self(id.0)
+    }
+}
+
+impl From<LinkId> for GroupId {
     fn from(id: LinkId) -> Self {
         Self(id.0)
     }

@@ -4,6 +4,7 @@
 //! - [`name`], [`id`], [`sign`]: names, identifiers, signatures.
 //! - [`canonical`], [`chain`], [`record`]: chains that are verified from their genesis, and other signed bodies.
 //! - [`log`], [`watermark`]: positions in logs, how far a lane was delivered and read.
+//! - [`group_log`]: the log of a group, its heads and its keepers' votes.
 //! - [`handshake`]: who is at the other end of a connection.
 //! - [`error`]: codes and refusals.
 //! - [`frames`], [`entries`], [`links`], [`limits`], [`capabilities`], [`purposes`]: the registry as constants.
@@ -23,6 +24,7 @@ pub mod codec;
 pub mod error;
 pub mod frame;
 mod generated;
+pub mod group_log;
 pub mod handshake;
 pub mod id;
 pub mod log;

@@ -16,10 +16,17 @@ fn sizes_are_those_of_the_registry() {
         ("devices_max", chain::account::DEVICES_MAX),
         ("server_links_max", chain::server::LINKS_MAX),
         ("read_exceptions_max", watermark::EXCEPT_MAX),
+        ("group_members_max", chain::group::MEMBERS_MAX),
+        ("group_link_bytes_max", chain::group::BULK_LINK_BYTES_MAX),
+        ("group_small_link_bytes_max", chain::group::SMALL_LINK_BYTES_MAX),
+        ("group_keepers_max", chain::group::KEEPERS_MAX),
+        ("group_profile_bytes_max", chain::group::PROFILE_BYTES_MAX),
+        ("group_features_max", chain::group::FEATURES_MAX),
     ] {
         assert_eq!(limit(name), here as u64, "{name}");
     }
     assert_eq!(limit("account_links_max"), chain::account::LINKS_MAX);
+    assert_eq!(limit("group_checkpoint_links"), chain::group::CHECKPOINT_LINKS);
 }
 
 #[test]
@@ -33,6 +40,7 @@ fn every_frame_of_the_registry_is_known_to_the_codec_and_no_other() {
 fn links_and_entries_have_the_registered_codes() {
     assert_eq!(links::account::CLOSE_ACCOUNT, 0x0e);
     assert_eq!(links::server::NEW_INCARNATION, 0x06);
+    assert_eq!(links::group::CHECKPOINT, 0x1a);
     assert_eq!(entries::name(entries::VOID), Some("void"));
     assert_eq!(entries::name(0x100), None);
 }

@@ -43,9 +43,15 @@ impl Purpose {
     pub const REPORT: Self = Self(purposes::REPORT);
     /// What two devices say while one links the other; a MAC, not a signature.
     pub const LINK_CODE: Self = Self(purposes::LINK_CODE);
+    /// A link of a group chain.
+    pub const GROUP_LINK: Self = Self(purposes::GROUP_LINK);
+    /// The head of a group log.
+    pub const LOG_HEAD: Self = Self(purposes::LOG_HEAD);
+    /// A keeper's vote for a new term.
+    pub const KEEPER_VOTE: Self = Self(purposes::KEEPER_VOTE);
 
     /// All purposes, in the registry's order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::SERVER_LINK,
         Self::ACCOUNT_LINK,
         Self::AUTH_EXPORTER,
@@ -53,6 +59,9 @@ impl Purpose {
         Self::DEVICE_RECORD,
         Self::REPORT,
         Self::LINK_CODE,
+        Self::GROUP_LINK,
+        Self::LOG_HEAD,
+        Self::KEEPER_VOTE,
     ];
 
     /// The registered word.

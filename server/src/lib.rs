@@ -1,4 +1,4 @@
-//! The Tidings homeserver: sessions, accounts, keys and direct messages of one domain.
+//! The Tidings homeserver: sessions, accounts, keys, direct messages and groups of one domain.
 //!
 //! State changes go one way: gateway, service, state, pump.
 
@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod cli;
 pub mod config;
 pub mod gateway;
+pub mod groups;
 pub mod identity;
 pub mod keys;
 pub mod lifecycle;

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, watch};
 use crate::accounts::rendezvous::Meetings;
 use crate::config::{Config, Limits};
 use crate::gateway::{Gateway, Listening, Sessions, SourceBudget};
+use crate::groups::{self, Groups};
 use crate::identity::{self, Franking, IdentityError, ServerIdentity};
 use crate::keys::FetchBudget;
 use crate::peering::{self, PeeringError};
@@ -85,6 +86,8 @@ pub struct Shared {
     pub sources: SourceBudget,
     /// Bundle fetches.
     pub fetches: FetchBudget,
+    /// Groups in memory.
+    pub groups: Groups,
     /// Meetings of devices being linked.
     pub meetings: Meetings,
     /// Which domains the operator lets this server talk to.
@@ -216,6 +219,7 @@ impl Node {
         let shared = Arc::new(Shared {
             sources: SourceBudget::new(limits.candidate_connections_per_source()),
             policy: Policy::new(config.rules()),
+            groups: Groups::new(&identity, &config.limits),
             meetings,
             config,
             identity,
@@ -237,6 +241,8 @@ impl Node {
         let mut chores = tokio::task::JoinSet::new();
         chores.spawn(sweep(Arc::clone(&shared)));
         chores.spawn(peering::watch_pending(Arc::clone(&shared)));
+        chores.spawn(groups::keep_time(Arc::clone(&shared)));
+        chores.spawn(groups::watch_hubs(Arc::clone(&shared)));
         Ok(Self { shared, gateway, chores })
     }
 
@@ -266,6 +272,7 @@ impl Node {
             federation.stop().await;
         }
         self.gateway.stop().await;
+        self.shared.groups.stop().await;
         self.shared.state.close().await;
     }
 }

@@ -118,7 +118,7 @@ def fields(data, minimal=True):
         yield number, wire, value
 
 
-BYTES, TEXT, U32, U64, PACKED = "bytes", "text", "u32", "u64", "packed"
+BYTES, TEXT, U32, U64, BOOL, PACKED = "bytes", "text", "u32", "u64", "bool", "packed"
 
 
 def many(kind):
@@ -137,7 +137,24 @@ ACCOUNT = {
     22: ONE, 23: WORD,
 }
 SERVER = {**LINK, 16: {1: TEXT, 2: BYTES, 3: BYTES, 4: BYTES}, 17: ONE, 18: ONE, 19: ONE}
+REF = {1: TEXT, 2: BYTES}
+SIGNER = {1: REF, 2: BYTES, 3: BYTES}
+PLACE = {1: U64, 2: U64, 3: BYTES}
+POLICY = {1: U32, 2: U32, 3: U32, 4: U32}
+GROUP = {
+    **LINK,
+    6: {1: BYTES, 2: BYTES, 3: BYTES, 4: U64},
+    16: {1: BYTES, 2: TEXT, 3: REF, 4: POLICY, 5: BYTES},
+    17: {1: many({1: BYTES, 2: TEXT})}, 18: WORD, 19: {}, 20: {1: many(BYTES)}, 21: {1: BYTES, 2: U32}, 22: POLICY,
+    23: ONE, 24: {1: many(REF)}, 25: {1: TEXT, 2: BOOL}, 26: {1: U32}, 27: {1: U64, 2: SIGNER},
+    28: {1: U64, 2: PLACE, 3: SIGNER, 4: many({1: BYTES, 2: BYTES})}, 29: {1: BYTES, 2: SIGNER},
+}
+VOTE = {1: BYTES, 2: U64, 3: PLACE, 4: REF, 5: SIGNER}
+HEAD = {1: BYTES, 2: PLACE, 3: U64, 4: SIGNER}
 SHAPES = {
+    "GroupLinkBody": GROUP,
+    "KeeperVote": VOTE,
+    "GroupHead": HEAD,
     "AccountLinkBody": ACCOUNT,
     "ServerLinkBody": SERVER,
     "DeviceRecord": {1: BYTES, 2: BYTES, 3: U64, 4: PACKED},
@@ -161,12 +178,12 @@ def scan(data, shape):
 
 
 def scan_value(wire, value, kind, repeated):
-    if wire != (0 if kind in (U32, U64) else 2):
+    if wire != (0 if kind in (U32, U64, BOOL) else 2):
         raise Invalid("")
     if isinstance(kind, dict):
         scan(value, kind)
         return
-    if kind == U32 and value >= 1 << 32:
+    if value >= {U32: 1 << 32, BOOL: 2}[kind] if kind in (U32, BOOL) else False:
         raise Invalid("")
     if kind == TEXT:
         try:
@@ -408,9 +425,9 @@ def check_watermark(inputs):
 class Link:
     """An opened link (4.2): its id, and its fields by name."""
 
-    def __init__(self, link, shape, purpose):
+    def __init__(self, link, shape, purpose, limit=4096):
         body = bytes.fromhex(link["body"])
-        if len(body) > 4096:
+        if len(body) > limit:
             raise Invalid("link-invalid")
         try:
             scan(body, shape)
@@ -425,8 +442,10 @@ class Link:
         self.signers = values.get(5, [])
         known = [number for number in values if number >= 16 and number in shape]
         self.field = known[0] if len(known) == 1 else None
-        self.content = message(values[self.field][0]) if self.field else None
-        self.repeated = list(fields(values[self.field][0])) if self.field else []
+        self.part = values[self.field][0] if self.field else b""
+        self.content = message(self.part) if self.field else None
+        self.repeated = list(fields(self.part)) if self.field else []
+        self.author = values.get(6, [None])[0]
         self.bytes, self.purpose = body, purpose
         self.signatures = [bytes.fromhex(each) for each in link["signatures"]]
         ids = [each for each in (self.chain, self.previous) if each] + self.signers
@@ -654,6 +673,411 @@ def check_fork(inputs):
     return {"settled": "open" if a_ends == b_ends else "keep" if a_ends else "take"}
 
 
+# ---- 07-groups: the state, its encoding, and the steps of 7.2 ---------------------------------------------------------
+
+
+def packed(value):
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out) + bytes([value])
+
+
+def put(number, value, always=False):
+    """A field; none for a default value."""
+    if isinstance(value, int):
+        return packed(number << 3) + packed(value) if value else b""
+    return packed(number << 3 | 2) + packed(len(value)) + value if value or always else b""
+
+
+def all_of(data, number):
+    return [value for each, _, value in fields(data) if each == number]
+
+
+def whole(value, length=32):
+    need(value is not None and len(value) == length)
+    return value
+
+
+def server_ref(data):
+    """Domain and genesis."""
+    need(data is not None)
+    content = message(data)
+    return text_of(content.get(1, b""), domain), whole(content.get(2, b""))
+
+
+def put_server(number, server):
+    return put(number, put(1, server[0].encode()) + put(2, server[1]), True)
+
+
+def policy_of(data):
+    need(data is not None)
+    content = message(data)
+    ranks = [content.get(each, 0) for each in (1, 2, 3)]
+    need(all(rank in (1, 2, 3) for rank in ranks) and 1 <= content.get(4, 0) <= 1024)
+    return [*ranks, content[4]]
+
+
+class Evidence:
+    """Chains by which links are judged, each as of any of its links."""
+
+    def __init__(self, inputs):
+        self.accounts = [(ids(links, "account-link"), links) for links in inputs.get("accounts", [])]
+        self.servers = [(ids(links, "server-link"), links) for links in inputs.get("servers", [])]
+
+    def find(self, chains, kind, name, head):
+        for names, links in chains:
+            if names[0] == name and head in names:
+                at = names.index(head)
+                return kind(links[:at + 1]), names[:at + 1], links[:at + 1]
+        raise Invalid("evidence-missing")
+
+    def author(self, data):
+        content = message(data)
+        account, device, head = (whole(content.get(each, b"")) for each in (1, 2, 3))
+        state, names, links = self.find(self.accounts, Account, account, head)
+        need(content.get(4, 0) == len(names) - 1 and not state.closed and device in state.devices)
+        types = [message(bytes.fromhex(link["body"])).get(1, 0) for link in links]
+        removals = [number for number, kind in enumerate(types) if kind == 4]
+        return {
+            "account": account, "head": head, "number": len(names) - 1, "key": state.devices[device][0],
+            "address": state.address, "domain": state.address.partition("@")[2], "ids": names,
+            "last_removal": max(removals, default=0),
+        }
+
+    def signer(self, data):
+        """The server that signs and its key."""
+        need(data is not None)
+        content = message(data)
+        server, head, key = server_ref(content.get(1)), whole(content.get(2, b"")), content.get(3, b"")
+        need(good_key(key))
+        state, _, _ = self.find(self.servers, Server, server[1], head)
+        need(state.domain == server[0] and key in state.online)
+        return server, key
+
+
+class Group:
+    LIMIT = {2: 65536, 8: 65536}
+
+    def __init__(self, evidence):
+        self.evidence = evidence
+
+    @classmethod
+    def read(cls, data, evidence):
+        group, content = cls(evidence), message(data)
+        group.id, group.head, group.rotated_head = content[1], content[2], content[13]
+        group.number, group.term, group.rotated, group.checkpoint = (content.get(each, 0) for each in (3, 4, 10, 12))
+        group.hub, group.policy, group.profile = server_ref(content[5]), policy_of(content[7]), content.get(8, b"")
+        group.keepers = [server_ref(each) for each in all_of(data, 6)]
+        group.members = {}
+        for each in map(message, all_of(data, 9)):
+            group.members[each[1]] = {
+                "domain": each[2].decode(), "rank": each[3], "invited": each.get(4, 0), "since": each.get(5, 0),
+                "head": each.get(6, b""), "number": each.get(7, 0), "by": each.get(8, b""),
+            }
+        listed, at, group.features = content.get(11, b""), 0, []
+        while at < len(listed):
+            feature, at = pb_varint(listed, at)
+            group.features.append(feature)
+        need(group.encoded() == data)
+        return group
+
+    def encoded(self):
+        out = put(1, self.id) + put(2, self.head) + put(3, self.number) + put(4, self.term) + put_server(5, self.hub)
+        out += b"".join(put_server(6, each) for each in self.keepers)
+        out += put(7, b"".join(put(place + 1, each) for place, each in enumerate(self.policy))) + put(8, self.profile)
+        for account in sorted(self.members):
+            member = self.members[account]
+            words = [account, member["domain"].encode(), member["rank"], member["invited"], member["since"]]
+            words += [member["head"], member["number"], member["by"]]
+            out += put(9, b"".join(put(place + 1, each) for place, each in enumerate(words)))
+        out += put(10, self.rotated) + put(11, b"".join(map(packed, self.features))) + put(12, self.checkpoint)
+        return out + put(13, self.rotated_head)
+
+    def output(self):
+        return {"state": self.encoded().hex(), "hash": sha256(self.encoded()).hex()}
+
+    def full(self):
+        return {account: member for account, member in self.members.items() if not member["invited"]}
+
+    def append(self, carried):
+        link = Link(carried, GROUP, "group-link", 65536)
+        need(len(link.bytes) <= self.LIMIT.get(link.type, 8192))
+        if not hasattr(self, "id"):
+            self.begin(link)
+            return
+        need(link.chain == self.id)
+        need(link.number == self.number + 1 and link.previous == self.head, "stale-group-link")
+        need(link.type % 2 or link.type <= 26)
+        need(self.full())
+        need(self.number - self.checkpoint < 256 or link.type in (22, 24, 26))
+        need(link.type % 2 or (link.field == 16 + link.type // 2 and link.type > 0))
+        by_server = link.type == 26 or (link.type == 24 and all_of(link.part, 4))
+        need((link.author is None) == bool(by_server))
+        keys, before = [], Group.read(self.encoded(), self.evidence)
+        self.head, self.number = link.id, link.number
+        if link.author is not None:
+            keys.append(self.by_device(link, before))
+        if link.type in (22, 24, 26):
+            keys.append(self.by_server(link, before))
+        link.check_signatures(keys)
+
+    def begin(self, link):
+        need(not link.chain and not link.previous and link.type == 0 and link.number == 0 and link.field == 16)
+        need(link.author is not None)
+        author = self.evidence.author(link.author)
+        content = link.content
+        self.hub = server_ref(content.get(3))
+        need(content.get(2, b"").decode() == author["address"] and self.hub[0] == author["domain"])
+        self.policy, self.profile = policy_of(content.get(4)), content.get(5, b"")
+        need(len(content.get(1, b"")) == 16 and len(self.profile) <= 4096)
+        link.check_signatures([author["key"]])
+        self.id = self.head = self.rotated_head = link.id
+        self.number = self.rotated = self.checkpoint = 0
+        self.term, self.keepers, self.features = 1, [self.hub], []
+        self.members = {author["account"]: {
+            "domain": author["domain"], "rank": 3, "invited": 0, "since": 0,
+            "head": author["head"], "number": author["number"], "by": b"",
+        }}
+
+    def by_device(self, link, before):
+        account = whole(message(link.author).get(1, b""))
+        member = self.members.get(account)
+        need(member and (member["invited"] == (link.type == 4) or link.type == 6), "not-a-member")
+        author = self.evidence.author(link.author)
+        held = member["number"] if member["head"] else None
+        need(held is None or author["ids"][held:held + 1] == [member["head"]])
+        went_on = held is not None and author["head"] != member["head"]
+        lost = went_on and author["last_removal"] > held
+        if not member["invited"]:
+            member.update(head=author["head"], number=author["number"])
+        least = {2: self.policy[1], 8: 2, 10: 3, 12: 3, 14: self.policy[2], 16: 3, 20: 3, 22: 3, 24: 3}
+        need(member["rank"] >= least.get(link.type, 1), "rank-too-low")
+        rule = {2: self.add, 4: self.accept, 6: self.leave, 8: self.remove, 10: self.role, 12: self.set_policy,
+                14: self.set_profile, 16: self.set_keepers, 20: self.require}.get(link.type)
+        if rule:
+            rule(link, author)
+        if link.type == 18:
+            need(link.content.get(1, b"").decode() == author["domain"] and went_on)
+            need(bool(link.content.get(2, 0)) == lost)
+            member["domain"] = author["domain"]
+        if lost:
+            self.rotate()
+        return author["key"]
+
+    def rotate(self):
+        self.rotated, self.rotated_head = self.number, self.head
+
+    def ascending(self, accounts):
+        need(accounts and all(len(each) == 32 for each in accounts))
+        need(all(a < b for a, b in zip(accounts, accounts[1:])))
+
+    def add(self, link, author):
+        invited = [message(each) for each in all_of(link.part, 1)]
+        self.ascending([each.get(1, b"") for each in invited])
+        need(all(each[1] not in self.members and domain(each.get(2, b"").decode()) for each in invited))
+        need(len(self.members) + len(invited) <= self.policy[3], "group-full")
+        for each in invited:
+            self.members[each[1]] = {
+                "domain": each[2].decode(), "rank": 1, "invited": 1, "since": self.number, "head": b"", "number": 0,
+                "by": author["account"],
+            }
+
+    def accept(self, link, author):
+        need(link.content.get(1, b"").decode() == author["domain"])
+        self.members[author["account"]].update(
+            domain=author["domain"], invited=0, head=author["head"], number=author["number"])
+
+    def leave(self, _, author):
+        self.settle([self.members.pop(author["account"])])
+
+    def remove(self, link, author):
+        accounts, rank = all_of(link.part, 1), self.members[author["account"]]["rank"]
+        self.ascending(accounts)
+        need(author["account"] not in accounts and all(each in self.members for each in accounts))
+        gone = [self.members.pop(each) for each in accounts]
+        need(rank == 3 or all(each["rank"] < rank for each in gone), "rank-too-low")
+        self.settle(gone)
+
+    def settle(self, gone):
+        if any(not each["invited"] for each in gone):
+            self.rotate()
+        left = self.full()
+        if left and all(member["rank"] < 3 for member in left.values()):
+            heir = min(left, key=lambda each: (-left[each]["rank"], left[each]["since"], each))
+            left[heir]["rank"] = 3
+
+    def role(self, link, _):
+        member = self.full().get(whole(link.content.get(1, b"")))
+        need(member and link.content.get(2, 0) in (1, 2, 3))
+        member["rank"] = link.content[2]
+        need(any(each["rank"] == 3 for each in self.members.values()))
+
+    def set_policy(self, link, _):
+        self.policy = policy_of(link.part)
+
+    def set_profile(self, link, _):
+        self.profile = link.content.get(1, b"")
+        need(len(self.profile) <= 4096)
+
+    def set_keepers(self, link, _):
+        keepers = [server_ref(each) for each in all_of(link.part, 1)]
+        need(1 <= len(keepers) <= 7 and all(len({each[part] for each in keepers}) == len(keepers) for part in (0, 1)))
+        added = [each for each in keepers if each not in self.keepers]
+        kept = [each for each in keepers if each in self.keepers]
+        stay = [each for each in self.keepers if each in keepers]
+        need(kept == stay and len(added) + len(self.keepers) - len(stay) == 1)
+        need(all(any(member["domain"] == each[0] for member in self.full().values()) for each in added))
+        self.keepers = keepers
+
+    def require(self, link, _):
+        feature = link.content.get(1, 0)
+        need(feature not in self.features and len(self.features) < 64)
+        self.features = sorted([*self.features, feature])
+
+    def by_server(self, link, before):
+        if link.type == 26:
+            need(before.number > before.checkpoint)
+            server, key = self.evidence.signer(link.content.get(2))
+            need(server == before.hub and link.take(1, 32) == sha256(before.encoded()))
+            self.checkpoint = self.number
+            return key
+        self.term = link.content.get(1, 0)
+        if link.type == 22:
+            need(self.term == before.term + 1)
+            self.hub, key = self.evidence.signer(link.content.get(2))
+            need(self.hub[1] != before.hub[1])
+            return key
+        need(self.term > before.term)
+        start = group_position(link.content.get(2))
+        need(start[1] > before.number and start[0] <= before.term)
+        self.hub, key = self.evidence.signer(link.content.get(3))
+        votes = [message(each) for each in all_of(link.part, 4)]
+        if votes:
+            need(2 * len(votes) > len(before.keepers))
+            given = [vote_of(each.get(1, b""), each.get(2, b""), self.evidence) for each in votes]
+            need(all(each[:4] == (self.id, self.term, start, self.hub) for each in given))
+            need(all(each[4] in before.keepers for each in given))
+            genesis = [each[4][1] for each in given]
+            need(all(a < b for a, b in zip(genesis, genesis[1:])))
+        return key
+
+
+def group_position(data):
+    need(data is not None)
+    content = message(data)
+    term, seq, hashed = content.get(1, 0), content.get(2, 0), whole(content.get(3, b""))
+    need(term > 0 if seq else term == 0 and not any(hashed))
+    return term, seq, hashed
+
+
+def vote_of(body, signature, evidence):
+    """Group, term, from, hub and keeper of a vote that its keeper signed."""
+    try:
+        scan(body, VOTE)
+    except Invalid:
+        raise Invalid("link-invalid") from None
+    content = message(body)
+    keeper, key = evidence.signer(content.get(5))
+    need(verifies(key, "keeper-vote", body, signature))
+    start, hub = group_position(content.get(3)), server_ref(content.get(4))
+    return whole(content.get(1, b"")), content.get(2, 0), start, hub, keeper
+
+
+def check_group_chain(inputs):
+    group = Group(Evidence(inputs))
+    for link in inputs["links"]:
+        group.append(link)
+    return group.output()
+
+
+def check_group_link(inputs):
+    group = Group.read(bytes.fromhex(inputs["state"]), Evidence(inputs))
+    group.append(inputs["link"])
+    return group.output()
+
+
+def shown_position(term, seq, hashed):
+    return {"term": str(term), "seq": str(seq), "hash": hashed.hex()}
+
+
+def without_code(check):
+    """The text has no code for what is refused here."""
+    def checked(inputs):
+        try:
+            return check(inputs)
+        except (Invalid, UnicodeDecodeError):
+            raise Invalid("") from None
+    return checked
+
+
+@without_code
+def check_group_log(inputs):
+    group = Group.read(bytes.fromhex(inputs["state"]), Evidence(inputs))
+    given = inputs["position"]
+    at = put(1, int(given["term"])) + put(2, int(given["seq"])) + put(3, bytes.fromhex(given["hash"]))
+    term, seq, hashed = group_position(at)
+    for shipped in inputs["entries"]:
+        if "void" in shipped:
+            content = message(bytes.fromhex(shipped["void"]))
+            hashes = all_of(content.get(4, b""), 1)
+            need(content.get(1) == group.id and content.get(2, 0) == seq + 1 and hashes)
+            need(content.get(3, 0) == seq + len(hashes))
+            term, seq = group.term, content[3]
+            for each in hashes:
+                hashed = sha256(b"tidings/1 log\0" + hashed + whole(each))
+            continue
+        entry = bytes.fromhex(shipped["entry"])
+        outer = message(entry)
+        need(outer is not None)
+        kind, inner = outer.get(1, 0), message(outer.get(2, b""))
+        need(kind in (16, 18) or kind % 2)
+        need(inner.get(1) == group.id and inner.get(3, 0) == seq + 1 and (kind % 2 or 4 in inner))
+        due = group.term
+        if kind == 18:
+            body = message(message(inner[4]).get(1, b""))
+            if 28 in body:
+                succession = message(body[28])
+                need(group_position(succession.get(2)) == (term, seq, hashed))
+                due = succession.get(1, 0)
+        need(inner.get(2, 0) == due)
+        term, seq, hashed = due, seq + 1, sha256(b"tidings/1 log\0" + hashed + sha256(entry))
+    return shown_position(term, seq, hashed)
+
+
+@without_code
+def check_group_head(inputs):
+    body = bytes.fromhex(inputs["body"])
+    scan(body, HEAD)
+    content = message(body)
+    server, key = Evidence(inputs).signer(content.get(4))
+    at, stable = group_position(content.get(2)), content.get(3, 0)
+    need(stable <= at[1] and verifies(key, "log-head", body, bytes.fromhex(inputs["signature"])))
+    group = whole(content.get(1, b"")).hex()
+    return {"group": group, "position": shown_position(*at), "stable": str(stable), "server": server[1].hex()}
+
+
+@without_code
+def check_group_vote(inputs):
+    body, signature = bytes.fromhex(inputs["body"]), bytes.fromhex(inputs["signature"])
+    group, term, start, hub, keeper = vote_of(body, signature, Evidence(inputs))
+    return {
+        "group": group.hex(), "term": str(term), "from": shown_position(*start), "hub": hub[1].hex(),
+        "keeper": keeper[1].hex(),
+    }
+
+
+def check_group_term(inputs):
+    def place(link):
+        body = message(bytes.fromhex(link["body"]))
+        begins = body.get(28) or body[27]
+        voted = 28 in body and bool(all_of(begins, 4))
+        return -message(begins)[1], not voted, ids([link], "group-link")[0]
+
+    return {"first": "a" if place(inputs["a"]) < place(inputs["b"]) else "b"}
+
+
 # ---- what the registry says -----------------------------------------------------------------------------------------
 
 
@@ -713,6 +1137,12 @@ CHECKS = {
     "account": check_account,
     "server": check_server,
     "fork": check_fork,
+    "group-chain": check_group_chain,
+    "group-link": check_group_link,
+    "group-log": check_group_log,
+    "group-head": check_group_head,
+    "group-vote": check_group_vote,
+    "group-term": check_group_term,
     "placement": check_placement,
     "failure": check_failure,
 }

@@ -200,12 +200,12 @@ impl Registry {
         unique("capabilities", self.capabilities.iter().map(|item| (item.code, item.name.as_str())))?;
         unique("purposes", numbered(self.purposes.iter().map(|item| item.name.as_str())))?;
         unique("profiles", numbered(self.profiles.iter().map(|item| item.name.as_str())))?;
-        for chain in ["server", "account"] {
+        for chain in ["server", "account", "group"] {
             let links = self.links.iter().filter(|link| link.chain == chain);
             unique("links", links.map(|link| (link.code, link.name.as_str())))?;
         }
         for link in &self.links {
-            one_of("link", &link.name, &link.chain, &["server", "account"])?;
+            one_of("link", &link.name, &link.chain, &["server", "account", "group"])?;
         }
         self.check_codes()?;
         self.check_references()

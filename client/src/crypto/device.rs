@@ -94,9 +94,14 @@ pub struct PeerDevice {
 impl PeerDevice {
     /// Its libsignal address: the id in hexadecimal, device 1.
     pub(super) fn address(&self) -> ProtocolAddress {
-        let device = signal::DeviceId::new(1).expect("1 is a device number");
-        ProtocolAddress::new(self.device.to_string(), device)
+        address_of(self.device)
     }
+}
+
+/// A device as libsignal names it.
+pub(super) fn address_of(device: DeviceId) -> ProtocolAddress {
+    let number = signal::DeviceId::new(1).expect("1 is a device number");
+    ProtocolAddress::new(device.to_string(), number)
 }
 
 /// The 33 bytes libsignal writes for a public key.

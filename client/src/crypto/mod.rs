@@ -16,12 +16,14 @@
 //!   one message key twice.
 //!
 //! What this module deliberately does not do: verify chains, fetch bundles, decide when to reset a
-//! session or to resend, parse headers, group messages, or store anything.
+//! session or to resend, when to rotate a sender key, parse headers, or store anything.
 
 mod bundle;
 mod device;
 mod error;
+mod group;
 mod plaintext;
+mod profile;
 mod records;
 mod safety;
 mod signal;
@@ -34,10 +36,12 @@ pub use bundle::{
 };
 pub use device::{Identity, LocalDevice, PeerDevice};
 pub use error::{BundleError, DecryptError, EncryptError, IdentityError, PrekeyKind, SessionError};
+pub use group::{DistributionId, SenderKey, SenderKeyError, distribution_of};
 pub use plaintext::{
     PLAINTEXT_BLOCK_BYTES, Plaintext, PlaintextError, commitment, open_plaintext, seal_plaintext,
     verify_commitment,
 };
+pub use profile::{open_profile, seal_profile};
 pub use records::{Changes, KyberRecord, KyberUse, Records};
 pub use safety::{HeadPair, QR_BYTES, QrError, SafetyQr, safety_number};
 pub use signal::{

@@ -336,7 +336,7 @@ fn time(ms: u64) -> SystemTime {
 }
 
 /// Runs a future of libsignal over in-memory stores to its end.
-fn run<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,

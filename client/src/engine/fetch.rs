@@ -171,7 +171,7 @@ impl Engine {
         devices: &[DeviceId],
         brought: Brought,
     ) -> Result<(), Ended> {
-        if !self.adopt_links(account, brought.links).await? {
+        if !self.meet(account, brought.links).await? {
             // A forged or forked chain is no reason to ask again at once.
             session.later.insert(account, now() + AGAIN);
             if self.chain(account).await?.is_none() {
@@ -199,7 +199,9 @@ impl Engine {
                 self.bare.insert(device, again);
             }
         }
-        self.unstash(session, account).await
+        self.unstash(session, account).await?;
+        self.chain_came(session).await?;
+        if account == self.me.account { self.advance_groups(session).await } else { Ok(()) }
     }
 
     async fn peers_among(
@@ -366,6 +368,17 @@ async fn chain_of(pipeline: &mut Pipeline, wanted: &Wanted) -> Result<Vec<pb::Li
         after = links.last().map(id_of).ok_or_else(|| lost("a chain with more links and none"))?;
     }
     Err(lost("a chain without end"))
+}
+
+/// The links of an account's chain after one of them, from whoever shares a group with it.
+pub(super) async fn account_links(
+    connection: &quinn::Connection,
+    account: AccountId,
+    after: Bytes,
+) -> Result<Vec<pb::Link>, HomeError> {
+    let mut pipeline = Home::pipeline_on(connection).await?;
+    let wanted = Wanted { account: Some(account), address: String::new(), after, devices: Vec::new() };
+    chain_of(&mut pipeline, &wanted).await
 }
 
 fn id_of(link: &pb::Link) -> Bytes {

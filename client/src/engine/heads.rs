@@ -115,6 +115,9 @@ impl Engine {
         } else {
             self.chains.insert(account, *chain);
         }
+        if account == self.me.account {
+            self.tell_new_devices(&added).await?;
+        }
         if !added.is_empty() || !removed.is_empty() {
             self.tell(Event::DevicesChanged { account, address, added, removed });
         }

@@ -27,6 +27,9 @@ use crate::store::{Tx, errands, lanes};
 /// Milliseconds in which one pair of devices starts over once (`session_resets_per_hour`).
 const RESET_APART_MS: u64 = 3_600_000 / limits::SESSION_RESETS_PER_HOUR;
 
+/// Errands looked at in one go: those of a rotation of the key of a large group, and those behind them.
+const ERRANDS: u32 = 4096;
+
 impl Engine {
     /// Puts a message that cannot be read on record: a report goes to the device that wrote it.
     pub(super) async fn undecryptable(
@@ -175,10 +178,12 @@ impl Engine {
     /// Sends what is for single devices: reports, and messages again. True: something was stored to send.
     pub(super) async fn run_errands(&mut self, session: &mut Session) -> Result<bool, Ended> {
         let mut sent = false;
-        for errand in errands::all(&self.store, 64).await? {
+        for errand in errands::all(&self.store, ERRANDS).await? {
             let standing = self.store.contact(errand.account).await?.map(|contact| contact.standing);
             let own = errand.account == self.me.account;
-            if !own && standing != Some(Standing::Accepted) && errand.content.is_some() {
+            let stranger = !own && standing != Some(Standing::Accepted) && errand.content.is_some();
+            // Members of a group are no strangers where it needs them (07-groups).
+            if stranger && errand.chat.is_none() {
                 // A stranger hears nothing before the user accepts, a blocked account nothing at all (ENC-036).
                 if standing != Some(Standing::Undecided) {
                     errands::delete(&self.store, errand.seq).await?;
@@ -203,6 +208,12 @@ impl Engine {
                 continue;
             }
             if self.waits_for_a_chain(&errand).await? {
+                continue;
+            }
+            if let Some(group) = errand.chat.filter(|_| own)
+                && self.companion(group).await?.is_none()
+            {
+                // Nobody's message that it could travel with.
                 continue;
             }
             match self.parcel(&errand, peer).await? {
@@ -230,7 +241,11 @@ impl Engine {
         let lane = errand.mark.as_ref().and_then(|mark| mark.lane.clone()).unwrap_or_default();
         let own = errand.account == self.me.account;
         // What is for an own device travels beside a message to the other side, whose copy it got.
-        let to = if own { AccountId::try_from(&lane.recipient).ok() } else { Some(errand.account) };
+        let to = match errand.chat {
+            Some(group) if own => self.companion(group).await?,
+            _ if own => AccountId::try_from(&lane.recipient).ok(),
+            _ => Some(errand.account),
+        };
         let Some(to) = to else { return Ok(None) };
         let (devices, own_devices) = if own { (vec![], vec![peer]) } else { (vec![peer], vec![]) };
         if let Some(content) = &errand.content {
@@ -256,6 +271,7 @@ impl Engine {
                 devices,
                 own_devices,
                 supplements: None,
+                group: errand.chat,
             }));
         }
         let (Some(mark), Some(epoch)) = (&errand.mark, lane_of(&lane)) else { return Ok(None) };
@@ -273,6 +289,7 @@ impl Engine {
             devices,
             own_devices,
             supplements,
+            group: None,
         }))
     }
 }

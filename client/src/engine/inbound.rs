@@ -20,7 +20,7 @@ use crate::letter::{self, Letter};
 use crate::store::accounts::{self, Flag, Standing};
 use crate::store::messages::{self, Message, State};
 use crate::store::records::put_changes;
-use crate::store::{Tx, lanes, stash, unreadable};
+use crate::store::{Tx, groups, lanes, stash, unreadable};
 
 /// Whether the device that wrote a message is known.
 enum Writer {
@@ -52,6 +52,7 @@ impl Engine {
             body: Bytes::new(),
         });
         let at = next_position(&session.position, &entry, &inner)?;
+        session.groups.heard = super::session::now();
         match inner.r#type {
             entries::DELIVERY => match pb::Delivery::decode(inner.body.clone()) {
                 Ok(delivery) => self.delivery(session, delivery, Some(at)).await?,
@@ -67,6 +68,10 @@ impl Engine {
             },
             entries::CHAIN_ANNOUNCE => match pb::ChainAnnounce::decode(inner.body.clone()) {
                 Ok(announced) => self.announced(session, announced, &at).await?,
+                Err(_) => self.unusable(&inner, &at).await?,
+            },
+            entries::GROUP_NOTICE => match pb::GroupNotice::decode(inner.body.clone()) {
+                Ok(notice) => self.group_notice(session, notice, &at).await?,
                 Err(_) => self.unusable(&inner, &at).await?,
             },
             entries::STOCK_LOW => {
@@ -191,7 +196,7 @@ impl Engine {
         let kind = match payload.kind() {
             pb::PayloadKind::Message => CiphertextKind::Message,
             pb::PayloadKind::Prekey => CiphertextKind::Prekey,
-            pb::PayloadKind::Unspecified => return Ok(Opened::Unreadable),
+            pb::PayloadKind::Unspecified | pb::PayloadKind::SenderKey => return Ok(Opened::Unreadable),
         };
         let opened = match wanted_prekeys(kind, &payload.ciphertext) {
             Ok(wanted) => {
@@ -261,14 +266,17 @@ impl Engine {
         if own {
             accounts::put_stranger(tx, other, &delivery.recipient_address).await?;
         }
+        events.extend(invited(tx, letter, own).await?);
         let Some(lane) = lane.filter(|_| delivery.number > 0) else { return Ok(events) };
+        let mut gap = false;
         if !delivery.supplement && !own {
             let missing = lanes::seen(tx, other, lane, delivery.number, &delivery.not_for_you).await?;
+            gap = missing.is_some();
             events.extend(missing.map(|(from, to)| Event::Gap { conversation: other, from, to }));
         }
         let place = unreadable::take(tx, letter.sender, lane, delivery.number).await?;
         let jumped = lanes::seen_of_device(tx, other, peer.device, letter.own_number).await?;
-        let explained = delivery.supplement || !events.is_empty() || !delivery.not_for_you.is_empty();
+        let explained = delivery.supplement || gap || !delivery.not_for_you.is_empty();
         if !explained && jumped > unreadable::count(tx, peer.device).await? {
             events.push(Event::Withheld { conversation: other, device: peer.device, count: jumped });
         }
@@ -320,6 +328,13 @@ impl Engine {
             Some(pb::content::Body::Resend(request)) if letter.class == pb::Class::Service => {
                 self.resend(letter, peer, request).await?;
             }
+            Some(pb::content::Body::Invitation(invitation)) => self.invited(session, invitation).await?,
+            Some(pb::content::Body::SenderKey(key)) if letter.class == pb::Class::Service => {
+                self.key_came(letter, peer, key).await?;
+            }
+            Some(pb::content::Body::SenderKeyRequest(request)) if letter.class == pb::Class::Service => {
+                self.key_asked(letter, peer, request).await?;
+            }
             _ => {}
         }
         self.fetch_strangers(session).await?;
@@ -344,6 +359,18 @@ impl Engine {
         Ok(account == self.me.account
             || contact.is_some_and(|contact| contact.standing == Standing::Accepted))
     }
+}
+
+/// What a message that carries an invitation to a group does to the store.
+async fn invited(tx: &mut Tx, letter: &Letter, own: bool) -> Result<Option<Event>, StoreError> {
+    let Some(pb::content::Body::Invitation(invitation)) = &letter.content.body else { return Ok(None) };
+    if own && letter.class != pb::Class::Service {
+        // A copy of what another own device sent somebody is no invitation.
+        return Ok(None);
+    }
+    let chat = groups::remember_invitation(tx, (letter.sender, own), invitation).await?;
+    let invited = chat.as_ref().and_then(groups::invitation).filter(|_| !own);
+    Ok(invited.map(|invitation| Event::GroupInvited(Box::new(invitation))))
 }
 
 /// The position after an entry. Another number or a hash that does not follow is the home's fault: the

@@ -14,6 +14,7 @@
 
 mod enter;
 mod fetch;
+mod groups;
 mod heads;
 mod heal;
 mod inbound;
@@ -25,6 +26,8 @@ mod upkeep;
 mod window;
 
 pub(crate) use enter::server_chain;
+pub(crate) use groups::{GroupCommand, Wish};
+pub use groups::{HomeSigner, MemberMark};
 pub(crate) use upkeep::{CAPABILITIES, store_prekeys};
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -35,7 +38,7 @@ use rand::{Rng as _, RngExt as _};
 use tidings_proto::chain::{AccountChange, AccountState, ServerState, Verified};
 use tidings_proto::error::{Code, Refusal, Retry};
 use tidings_proto::handshake::{Credentials, Identity};
-use tidings_proto::id::{AccountId, DeviceId, MessageId};
+use tidings_proto::id::{AccountId, DeviceId, GroupId, MessageId};
 use tidings_proto::name::Address;
 use tidings_proto::pb;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -48,6 +51,7 @@ use crate::me::Me;
 use crate::options::Options;
 use crate::store::Store;
 use crate::store::accounts::Contact;
+use crate::store::groups::Chat;
 
 /// First and longest wait before dialling again (`reconnect_base_ms`, `reconnect_max_ms`).
 const RECONNECT_BASE: Duration = Duration::from_millis(500);
@@ -75,6 +79,8 @@ pub(crate) enum Command {
     Connection(oneshot::Sender<Result<quinn::Connection, Error>>),
     /// Newer links of an account are wanted.
     Refresh(AccountId, oneshot::Sender<Result<Contact, Error>>),
+    /// Something about groups.
+    Group(Box<GroupCommand>),
     /// Dial now: the user, or the network, gives a reason.
     Reconnect,
     /// Stop.
@@ -170,6 +176,8 @@ pub(crate) struct Engine {
     own: Verified<AccountState>,
     /// Verified chains of others, read from the store once.
     chains: HashMap<AccountId, Verified<AccountState>>,
+    /// Groups, read from the store once.
+    chats: BTreeMap<GroupId, Chat>,
     /// How often a message was encrypted anew after a refusal that can be mended.
     repairs: BTreeMap<MessageId, u32>,
     /// Devices that have published no prekeys, with the time to ask again: messages go without them.
@@ -217,6 +225,7 @@ impl Engine {
             server,
             own,
             chains: HashMap::new(),
+            chats: BTreeMap::new(),
             repairs: BTreeMap::new(),
             bare: HashMap::new(),
             deferred: VecDeque::new(),
@@ -327,6 +336,7 @@ impl Engine {
         match command {
             Command::Wake | Command::Shutdown | Command::Reconnect => {}
             Command::OwnChain(answer) => drop(answer.send(self.own.clone())),
+            Command::Group(command) => command.offline(),
             Command::Connection(answer) => drop(answer.send(Err(Error::Offline))),
             Command::Resolve(_, answer) | Command::Refresh(_, answer) => {
                 drop(answer.send(Err(Error::Offline)))
@@ -394,7 +404,7 @@ pub(crate) async fn held_server(store: &Store) -> Result<Option<Verified<ServerS
 }
 
 /// The links of that chain, genesis first.
-async fn held_links(store: &Store) -> Result<Vec<pb::Link>, StoreError> {
+pub(crate) async fn held_links(store: &Store) -> Result<Vec<pb::Link>, StoreError> {
     let broken = |_| StoreError::Inconsistent { table: "meta", column: "server-chain" };
     let Some(bytes) = store.value("server-chain").await? else { return Ok(Vec::new()) };
     Ok(<pb::PeerIdentity as prost::Message>::decode(bytes.as_slice()).map_err(broken)?.chain)

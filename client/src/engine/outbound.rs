@@ -7,7 +7,7 @@
 
 use prost::Message as _;
 use rand::Rng as _;
-use tidings_proto::id::{AccountId, DeviceId, Incarnation, MessageId};
+use tidings_proto::id::{AccountId, DeviceId, GroupId, Incarnation, MessageId};
 use tidings_proto::pb;
 
 use super::session::{Session, now};
@@ -43,6 +43,8 @@ pub(super) struct Parcel {
     pub(super) own_devices: Vec<PeerDevice>,
     /// The lane and number that it completes.
     pub(super) supplements: Option<pb::Watermark>,
+    /// The group that a service message belongs to.
+    pub(super) group: Option<GroupId>,
 }
 
 /// Whom a message is encrypted for.
@@ -65,7 +67,11 @@ impl Engine {
                 return Ok(());
             }
             let stored = self.store.submissions(session.window.sent(), room).await?;
-            if stored.is_empty() && !self.run_errands(session).await? && !self.prepare(session, room).await? {
+            if stored.is_empty()
+                && !self.run_errands(session).await?
+                && !self.prepare(session, room).await?
+                && !self.prepare_posts(session, room).await?
+            {
                 return Ok(());
             }
             for submission in stored {
@@ -84,7 +90,16 @@ impl Engine {
                 let Targets { devices, own_devices } = targets.clone();
                 let sealed = self.seal_message(message.clone()).await?;
                 let (message, class) = (Some(message.id), pb::Class::Content);
-                let parcel = Parcel { message, class, to, sealed, devices, own_devices, supplements: None };
+                let parcel = Parcel {
+                    message,
+                    class,
+                    to,
+                    sealed,
+                    devices,
+                    own_devices,
+                    supplements: None,
+                    group: None,
+                };
                 if !self.submit(&parcel).await? {
                     // In order or not at all: the rest of the conversation waits with it.
                     break;
@@ -165,7 +180,12 @@ impl Engine {
         let mut tx = self.store.begin().await?;
         messages::set_own_number(&mut tx, &mut message).await?;
         tx.commit().await?;
-        self.seal(&text_letter(&message)).await
+        let mut letter = text_letter(&message);
+        if let Some(body) = self.store.body(message.id).await? {
+            let broken = |_| StoreError::Inconsistent { table: "message_body", column: "content" };
+            letter.content = pb::Content::decode(body.as_slice()).map_err(broken)?;
+        }
+        self.seal(&letter).await
     }
 
     /// Header and content of a letter, with the heads of now.
@@ -185,6 +205,7 @@ impl Engine {
             recipient_head: self.head_of(letter.to).await?,
             franking_key: bytes::Bytes::copy_from_slice(&key),
             sent_at_ms: letter.sent_at_ms,
+            ..Default::default()
         };
         Ok(Sealed { header: header.encode_to_vec(), content: letter.content.encode_to_vec() })
     }
@@ -233,6 +254,8 @@ impl Engine {
             supplements: parcel.supplements.as_ref().map_or(0, |mark| mark.upto),
             supplements_epoch_links: lane.address_links,
             supplements_incarnation: lane.incarnation,
+            group: parcel.group.map(|group| group.to_bytes()).unwrap_or_default(),
+            ..Default::default()
         };
         let id = MessageId::try_from(&header.message_id).map_err(|_| broken())?;
         let mut tx = self.store.begin().await?;
@@ -289,6 +312,7 @@ pub(super) fn text_letter(message: &Message) -> Letter {
         content: pb::Content {
             reply_to: message.reply_to.map(|id| id.to_bytes()).unwrap_or_default(),
             body: Some(pb::content::Body::Text(text)),
+            ..Default::default()
         },
     }
 }

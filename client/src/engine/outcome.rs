@@ -48,6 +48,11 @@ impl Engine {
         let state = if accepted.local { State::AcceptedByPeer } else { State::AcceptedByHome };
         let stored = self.store.submissions(counter.saturating_sub(1), 1).await?;
         let id = stored.first().filter(|one| one.counter == counter).and_then(|one| one.message);
+        if let Some(id) = id
+            && self.post_accepted(counter, id, accepted).await?
+        {
+            return Ok(());
+        }
         let message = match id {
             Some(id) => self.store.message(id).await?,
             None => None,
@@ -70,6 +75,13 @@ impl Engine {
     }
 
     async fn refused(&mut self, session: &mut Session, counter: u64, refusal: Refusal) -> Result<(), Ended> {
+        let stored = self.store.submissions(counter.saturating_sub(1), 1).await?;
+        let id = stored.first().filter(|one| one.counter == counter).and_then(|one| one.message);
+        if let Some(id) = id
+            && self.post_refused(counter, id, &refusal).await?
+        {
+            return Ok(());
+        }
         let mut tx = self.store.begin().await?;
         let taken = queue::take_submission(&mut tx, counter).await?;
         let Some(Submission { message: Some(id), .. }) = taken else {

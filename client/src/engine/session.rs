@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::fetch::Fetched;
+use super::groups::Work;
 use super::heads::Doubts;
 use super::window::Window;
 use super::{Ask, Command, Ended, Engine, Status};
@@ -49,6 +50,8 @@ pub(crate) struct Session {
     pub(super) later: HashMap<AccountId, Instant>,
     /// Heads that no chain held here has, by the account they are of, each with who named it.
     pub(super) doubts: Doubts,
+    /// What is under way for groups.
+    pub(super) groups: Work,
     /// The home said that it goes away: how long to stay away, and when to give up on what is unanswered.
     draining: Option<(Duration, Instant)>,
     heard: (u64, Instant),
@@ -102,10 +105,12 @@ impl Engine {
             fetches: JoinSet::new(),
             later: HashMap::new(),
             doubts: Doubts::default(),
+            groups: Work::new(),
             draining: None,
             heard: (0, now()),
         };
         self.upkeep(&mut session, Some(&state)).await?;
+        self.begin_groups(&mut session).await?;
         self.fetch_strangers(&mut session).await?;
         if state.account_head.as_ref() != self.own.head().as_ref() {
             let (account, address) = (self.me.account, self.me.address.to_string());
@@ -158,6 +163,10 @@ impl Engine {
                     let fetched = fetched.map_err(|error| lost(&format!("a fetch failed: {error}")))?;
                     self.fetched(&mut session, fetched).await?;
                 }
+                Some(answered) = session.groups.asks.join_next() => {
+                    let answered = answered.map_err(|error| lost(&format!("a request failed: {error}")))?;
+                    self.group_answered(&mut session, answered).await?;
+                }
                 command = self.commands.recv() => match command {
                     None | Some(Command::Shutdown) => {
                         if session.unacknowledged > 0 {
@@ -204,11 +213,20 @@ impl Engine {
     async fn event_frame(&mut self, session: &mut Session, raw: RawFrame) -> Result<(), Ended> {
         let frame = Frame::from_raw(&raw).map_err(|error| Ended::Violation(Refusal::from(&error)))?;
         let Some(frame) = frame else { return Ok(()) };
-        let Frame::MailboxEntry(entry) = frame else {
-            let refusal = Refusal::new(Code::FRAME_UNEXPECTED, "not on an event stream");
-            return Err(Ended::Violation(refusal));
-        };
-        self.entry(session, entry).await?;
+        match frame {
+            Frame::MailboxEntry(entry) => self.entry(session, entry).await?,
+            Frame::GroupEvent(event) => {
+                self.group_event(session, event).await?;
+                self.drive_changes(session).await?;
+                self.send_waiting(session).await?;
+            }
+            Frame::GroupHeadEvent(event) => self.group_head(session, event).await?,
+            Frame::GroupGap(gap) => self.group_gap(session, gap).await?,
+            _ => {
+                let refusal = Refusal::new(Code::FRAME_UNEXPECTED, "not on an event stream");
+                return Err(Ended::Violation(refusal));
+            }
+        }
         session.unacknowledged = session.unacknowledged.saturating_add(1);
         Ok(())
     }
@@ -222,8 +240,10 @@ impl Engine {
         match command {
             Command::Wake => {
                 self.tell_read(session).await?;
+                self.tell_groups_read(session).await?;
                 self.send_waiting(session).await?;
             }
+            Command::Group(command) => self.group_command(session, *command).await?,
             Command::Shutdown | Command::Reconnect => {}
             Command::OwnChain(answer) => drop(answer.send(self.own.clone())),
             Command::Connection(answer) => drop(answer.send(Ok(session.connection.clone()))),
@@ -256,6 +276,7 @@ impl Engine {
         let asked = session.local.ask::<pb::Done>(&pb::AppendLink { link: Some(link.clone()) }).await;
         if asked.is_ok() {
             self.adopt_links(self.me.account, vec![link]).await?;
+            self.advance_groups(session).await?;
         }
         reply(asked, answer)
     }
@@ -264,6 +285,10 @@ impl Engine {
     async fn tick(&mut self, session: &mut Session) -> Result<(), Ended> {
         session.listen()?;
         self.upkeep(session, None).await?;
+        self.group_tick(session).await?;
+        if session.groups.has_acks() {
+            session.acknowledge().await?;
+        }
         let now = now();
         let before = session.later.len();
         session.later.retain(|_, at| *at > now);
@@ -281,6 +306,9 @@ impl Session {
         self.unacknowledged = 0;
         let ack = pb::Ack { position: Some(wire(&self.position)) };
         self.control.send(&ack).await.map_err(HomeError::from)?;
+        for ack in self.groups.take_acks() {
+            self.control.send(&ack).await.map_err(HomeError::from)?;
+        }
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::store::records::{prune_replaced, put_records, set_replaced};
 use crate::store::{Tx, lanes, messages, put_value, queue, unreadable};
 
 /// Capabilities of this library, ascending (registry/capabilities.toml).
-pub(crate) const CAPABILITIES: [u64; 2] = [0, 2];
+pub(crate) const CAPABILITIES: [u64; 3] = [0, 2, 5];
 /// Age at which the signed prekey is replaced (`outbox_kept_secs`, KEY-016).
 const ROTATE_AFTER_MS: u64 = limits::OUTBOX_KEPT_SECS * 1000;
 /// Time that the private half of a replaced prekey is kept (KEY-013).

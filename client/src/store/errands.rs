@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 use sqlx::Row as _;
-use tidings_proto::id::{AccountId, DeviceId, MessageId};
+use tidings_proto::id::{AccountId, DeviceId, GroupId, MessageId};
 use tidings_proto::pb;
 
 use super::{Store, Tx, signed};
@@ -18,6 +18,8 @@ pub(crate) struct Errand {
     pub(crate) content: Option<Vec<u8>>,
     /// Or the lane and number of a message to be sent again.
     pub(crate) mark: Option<pb::Watermark>,
+    /// The group that it belongs to.
+    pub(crate) chat: Option<GroupId>,
 }
 
 /// Whom a service message is for, and the lane and number it is about.
@@ -38,6 +40,43 @@ pub(crate) async fn put_service(tx: &mut Tx, to: &Service, content: &[u8]) -> Re
         .execute(&mut **tx)
         .await?;
     Ok(())
+}
+
+/// A service message for one device that belongs to a group.
+pub(crate) async fn put_for_group(
+    tx: &mut Tx,
+    group: GroupId,
+    (account, device): (AccountId, DeviceId),
+    content: &pb::Content,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO errand (account, device, content, chat) VALUES (?1, ?2, ?3, ?4)")
+        .bind(account.to_vec())
+        .bind(device.to_vec())
+        .bind(content.encode_to_vec())
+        .bind(group.to_vec())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// Forgets what is for an account that left a group.
+pub(crate) async fn forget_member(tx: &mut Tx, group: GroupId, account: AccountId) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM errand WHERE chat = ?1 AND account = ?2")
+        .bind(group.to_vec())
+        .bind(account.to_vec())
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+/// The accounts that something of a group waits for.
+pub(crate) async fn awaited(store: &Store, group: GroupId) -> Result<Vec<AccountId>, StoreError> {
+    let rows = sqlx::query("SELECT DISTINCT account FROM errand WHERE chat = ?1")
+        .bind(group.to_vec())
+        .fetch_all(&store.pool)
+        .await?;
+    let broken = |_| StoreError::Inconsistent { table: "errand", column: "account" };
+    rows.iter().map(|row| AccountId::try_from(&row.try_get::<Vec<u8>, _>(0)?).map_err(broken)).collect()
 }
 
 /// A message for a device that had no payload of it.
@@ -113,14 +152,16 @@ pub(crate) async fn may_reset(
 
 /// The oldest errands.
 pub(crate) async fn all(store: &Store, limit: u32) -> Result<Vec<Errand>, StoreError> {
-    let rows = sqlx::query("SELECT seq, account, device, content, mark FROM errand ORDER BY seq LIMIT ?1")
-        .bind(i64::from(limit))
-        .fetch_all(&store.pool)
-        .await?;
+    let rows =
+        sqlx::query("SELECT seq, account, device, content, mark, chat FROM errand ORDER BY seq LIMIT ?1")
+            .bind(i64::from(limit))
+            .fetch_all(&store.pool)
+            .await?;
     let broken = |column| StoreError::Inconsistent { table: "errand", column };
     rows.iter()
         .map(|row| {
             let mark: Option<Vec<u8>> = row.try_get(4)?;
+            let chat: Option<Vec<u8>> = row.try_get(5)?;
             let mark = mark.map(|mark| pb::Watermark::decode(mark.as_slice()).map_err(|_| broken("mark")));
             Ok(Errand {
                 seq: row.try_get(0)?,
@@ -129,6 +170,7 @@ pub(crate) async fn all(store: &Store, limit: u32) -> Result<Vec<Errand>, StoreE
                 device: DeviceId::try_from(&row.try_get::<Vec<u8>, _>(2)?).map_err(|_| broken("device"))?,
                 content: row.try_get(3)?,
                 mark: mark.transpose()?,
+                chat: chat.map(|id| GroupId::try_from(&id).map_err(|_| broken("chat"))).transpose()?,
             })
         })
         .collect()

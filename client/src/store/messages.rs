@@ -118,7 +118,8 @@ impl Store {
     /// If SQLite fails or a row is broken.
     pub async fn messages(&self, of: AccountId, before: u64, limit: u32) -> Result<Vec<Message>, StoreError> {
         let rows = sqlx::query(
-            "SELECT * FROM message WHERE conversation = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3",
+            "SELECT * FROM message WHERE conversation = ?1 AND seq < ?2 AND NOT EXISTS \
+             (SELECT 1 FROM message_body WHERE message_body.message = message.id) ORDER BY seq DESC LIMIT ?3",
         )
         .bind(of.to_vec())
         .bind(signed(before))
@@ -184,6 +185,15 @@ impl Store {
 }
 
 impl Store {
+    /// What a message says that is no text, encoded.
+    pub(crate) async fn body(&self, id: MessageId) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = sqlx::query("SELECT content FROM message_body WHERE message = ?1")
+            .bind(id.to_vec())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| Ok(row.try_get(0)?)).transpose()
+    }
+
     /// Messages one sender wrote in a conversation, by their lane numbers.
     pub(crate) async fn in_range(
         &self,
@@ -249,6 +259,16 @@ pub(crate) async fn put_message(
     .execute(&mut **tx)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// What a message says that is no text: it stands in no list of messages.
+pub(crate) async fn put_body(tx: &mut Tx, id: MessageId, content: &[u8]) -> Result<(), StoreError> {
+    sqlx::query("INSERT OR REPLACE INTO message_body (message, content) VALUES (?1, ?2)")
+        .bind(id.to_vec())
+        .bind(content)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 /// The next place in this device's store. None is given out twice, also after its message was deleted.

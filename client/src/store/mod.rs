@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub(crate) mod errands;
+pub mod groups;
 pub(crate) mod lanes;
 pub(crate) mod marks;
 pub mod messages;
@@ -22,7 +23,7 @@ use sqlx::{Row as _, Sqlite, SqlitePool, Transaction};
 use crate::error::StoreError;
 
 /// Newest schema this version writes.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 /// A transaction on the store.
 pub(crate) type Tx = Transaction<'static, Sqlite>;
@@ -58,10 +59,13 @@ impl Store {
         if found > SCHEMA {
             return Err(StoreError::NewerSchema { found, known: SCHEMA });
         }
-        if found == 0 {
+        if found < SCHEMA {
             let mut tx = self.begin().await?;
-            sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *tx).await?;
-            sqlx::raw_sql("PRAGMA user_version = 1").execute(&mut *tx).await?;
+            if found == 0 {
+                sqlx::raw_sql(include_str!("schema.sql")).execute(&mut *tx).await?;
+            }
+            sqlx::raw_sql(include_str!("schema_groups.sql")).execute(&mut *tx).await?;
+            sqlx::raw_sql("PRAGMA user_version = 2").execute(&mut *tx).await?;
             tx.commit().await?;
         }
         Ok(())

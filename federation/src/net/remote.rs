@@ -1,14 +1,16 @@
-//! Remote requests between homes: Resolve and FetchBundles, both ways (chapter 09, 9.9; chapter 02, 2.6).
+//! Remote requests between homes: Resolve, FetchBundles and those of groups, both ways (chapter 09, 9.9; chapter 02,
+//! 2.6; chapter 07).
 //!
-//! Each request of this side goes on a pipeline of its own, so that none waits behind another; a semaphore keeps
-//! them within the peer's `pipelines_max`.
+//! Each request of this side goes on a pipeline of its own, so that none waits behind another; semaphores keep
+//! them within the peer's `pipelines_max`. Requests of groups have places and a budget of their own: a busy group
+//! holds up nobody's look-up, and look-ups hold up no group.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::Connection;
-use tidings_proto::codec::{self, Frame};
+use tidings_proto::codec::{self, Frame, FrameMessage as _};
 use tidings_proto::error::{Code, Refusal, Scope};
 use tidings_proto::frame::{FrameLimits, RawFrame};
 use tidings_proto::name::Domain;
@@ -54,6 +56,23 @@ pub(super) struct Server {
     pub(super) shared: Arc<Shared>,
     pub(super) domain: Domain,
     pub(super) budget: Mutex<Budget>,
+    /// Of the requests of groups.
+    pub(super) group_budget: Mutex<Budget>,
+}
+
+/// Whether a request of this type is about a group.
+pub(super) const fn is_of_groups(kind: u64) -> bool {
+    matches!(
+        kind,
+        pb::GroupBatch::KIND
+            | pb::GroupOffer::KIND
+            | pb::GroupAppend::KIND
+            | pb::GroupFetch::KIND
+            | pb::GroupMarks::KIND
+            | pb::GroupMarksFetch::KIND
+            | pb::KeeperAsk::KIND
+            | pb::KeeperPropose::KIND
+    )
 }
 
 /// Serves a peer's pipelines until one breaks a rule of the connection, or the connection ends.
@@ -134,10 +153,13 @@ async fn answer(server: &Server, frame: Frame) -> Result<RawFrame, Refusal> {
         Frame::Ping(pb::Ping { opaque }) if opaque.len() > 32 => return Err(Code::LIMIT_EXCEEDED.into()),
         Frame::Ping(pb::Ping { opaque }) => return Ok(codec::to_raw(&pb::Pong { opaque })),
         Frame::Resolve(_) | Frame::FetchBundles(_) => frame,
+        frame if is_of_groups(frame.kind()) => frame,
         other => return Err(not_for_peers(&other)),
     };
+    let of_groups = is_of_groups(request.kind());
+    let budget = if of_groups { &server.group_budget } else { &server.budget };
     let spent = {
-        let mut budget = server.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
         budget.take(host.now_ms())
     };
     spent.map_err(|wait| Refusal::from(Code::TOO_FAST).after(wait))?;
@@ -149,7 +171,7 @@ async fn answer(server: &Server, frame: Frame) -> Result<RawFrame, Refusal> {
             Frame::FetchBundles(request) => {
                 host.fetch_bundles(domain, request).await.map(|answer| codec::to_raw(&answer))
             }
-            other => Err(not_for_peers(&other)),
+            request => host.group(domain, request).await,
         }
     };
     let deadline = Duration::from_millis(server.shared.settings.request_deadline_ms);
@@ -171,6 +193,9 @@ fn not_for_peers(frame: &Frame) -> Refusal {
             | Frame::Submit(_)
             | Frame::MarkRead(_)
             | Frame::Decide(_)
+            | Frame::GroupCreate(_)
+            | Frame::GroupRewind(_)
+            | Frame::GroupMarkRead(_)
     );
     Refusal::new(if request { Code::NOT_PERMITTED } else { Code::FRAME_UNEXPECTED }, frame.name())
 }

@@ -42,7 +42,10 @@ pub(super) struct Session {
     pub(super) frames: mpsc::Receiver<Frame>,
     pub(super) events: mpsc::Receiver<SessionEvent>,
     pub(super) control: FrameWriter,
-    pub(super) places: Arc<Semaphore>,
+    /// Pipelines for requests, but those of groups.
+    places: Arc<Semaphore>,
+    /// Pipelines for requests of groups.
+    group_places: Arc<Semaphore>,
     /// GoAway came: no new streams.
     pub(super) leaving: bool,
     _tasks: JoinSet<()>,
@@ -61,12 +64,16 @@ impl Session {
         tasks.spawn(write_link(connection.clone(), outgoing));
         let limits = FrameLimits::new(shared.settings.frame_bytes);
         tasks.spawn(read_link(connection.clone(), limits, incoming, tell.clone()));
-        let budget = Budget::new(Rate::per_second(shared.settings.requests_per_second));
-        let server =
-            Server { shared: Arc::clone(shared), domain: domain.clone(), budget: Mutex::new(budget) };
+        let budget = |rate| Mutex::new(Budget::new(Rate::per_second(rate)));
+        let server = Server {
+            shared: Arc::clone(shared),
+            domain: domain.clone(),
+            budget: budget(shared.settings.requests_per_second),
+            group_budget: budget(shared.settings.group_requests_per_second),
+        };
         tasks.spawn(serve(Arc::new(server), connection.clone(), tell.clone()));
         tasks.spawn(watch(connection.clone(), tell));
-        let places = Arc::new(Semaphore::new(pipelines.clamp(1, 64)));
+        let (places, group_places) = places(pipelines);
         Self {
             connection,
             opened: proven.opened,
@@ -75,10 +82,31 @@ impl Session {
             events,
             control,
             places,
+            group_places,
             leaving: false,
             _tasks: tasks,
         }
     }
+
+    /// The pipelines that a request of this type may take one of.
+    pub(super) fn places_of(&self, kind: u64) -> Arc<Semaphore> {
+        Arc::clone(if remote::is_of_groups(kind) { &self.group_places } else { &self.places })
+    }
+
+    /// Asks for nothing any more.
+    pub(super) fn close_places(&self) {
+        self.places.close();
+        self.group_places.close();
+    }
+}
+
+/// Half of the pipelines for groups, half for the rest; one that is all there is serves both.
+fn places(pipelines: usize) -> (Arc<Semaphore>, Arc<Semaphore>) {
+    let all = pipelines.clamp(1, 64);
+    let half = all / 2;
+    let rest = Arc::new(Semaphore::new(all.saturating_sub(half)));
+    let of_groups = if half == 0 { Arc::clone(&rest) } else { Arc::new(Semaphore::new(half)) };
+    (rest, of_groups)
 }
 
 async fn watch(connection: Connection, tell: mpsc::Sender<SessionEvent>) {

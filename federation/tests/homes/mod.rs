@@ -19,7 +19,9 @@ use tidings_federation::host::{
 use tidings_federation::peer::PeerState;
 use tidings_federation::{Config, Federation};
 use tidings_proto::chain::{ServerChange, ServerState, Verified, server};
+use tidings_proto::codec::{self, Frame};
 use tidings_proto::error::{Code, Refusal};
+use tidings_proto::frame::RawFrame;
 use tidings_proto::handshake::ALPN_SERVER;
 use tidings_proto::id::{Hash, Incarnation, ServerId};
 use tidings_proto::name::Domain;
@@ -310,6 +312,20 @@ impl Host for ModelHost {
         _: pb::FetchBundles,
     ) -> Answer<'a, Result<pb::Bundles, Refusal>> {
         Box::pin(async { Err(Code::NO_SUCH_ACCOUNT.into()) })
+    }
+
+    fn group<'a>(&'a self, asking: &'a Domain, request: Frame) -> Answer<'a, Result<RawFrame, Refusal>> {
+        Box::pin(async move {
+            match request {
+                // A group without a name is one that nobody here knows.
+                Frame::GroupBatch(batch) if batch.group.is_empty() => Err(Code::NO_SUCH_GROUP.into()),
+                Frame::GroupBatch(batch) => {
+                    let group = [batch.group.as_ref(), asking.as_str().as_bytes()].concat().into();
+                    Ok(codec::to_raw(&pb::GroupTaken { group, ..Default::default() }))
+                }
+                other => Err(Refusal::new(Code::NOT_PERMITTED, other.name())),
+            }
+        })
     }
 
     fn peer_changed(&self, status: &PeerStatus) {

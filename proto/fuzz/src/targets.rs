@@ -4,6 +4,9 @@ mod canonical;
 mod chain;
 mod codec;
 mod entry;
+mod group;
+mod group_log;
+mod group_state;
 mod handshake;
 mod log;
 mod name;
@@ -33,6 +36,9 @@ pub(crate) const ALL: &[Target] = &[
     Target { name: "name", run: name::run, seeds: name::seeds, test_runs: 4000 },
     Target { name: "entry", run: entry::run, seeds: entry::seeds, test_runs: 4000 },
     Target { name: "log", run: log::run, seeds: log::seeds, test_runs: 4000 },
+    Target { name: "group", run: group::run, seeds: group::seeds, test_runs: 100 },
+    Target { name: "group_state", run: group_state::run, seeds: group_state::seeds, test_runs: 1000 },
+    Target { name: "group_log", run: group_log::run, seeds: group_log::seeds, test_runs: 300 },
     Target { name: "record", run: record::run, seeds: record::seeds, test_runs: 300 },
 ];
 

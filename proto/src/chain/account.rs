@@ -113,7 +113,7 @@ pub struct AccountState {
     address: Address,
     address_links: u32,
     devices: BTreeMap<DeviceId, DeviceKeys>,
-    removed: Vec<DeviceId>,
+    removed: Vec<(DeviceId, u64)>,
     ended_heads: Vec<LinkId>,
     since_checkpoint: u64,
     closed: bool,
@@ -177,7 +177,13 @@ impl AccountState {
     /// Whether a device was on the list and was removed.
     #[must_use]
     pub fn was_removed(&self, id: &DeviceId) -> bool {
-        self.removed.contains(id)
+        self.removed.iter().any(|(removed, _)| removed == id)
+    }
+
+    /// The number of the last link that removed a device.
+    #[must_use]
+    pub fn last_removal(&self) -> Option<u64> {
+        self.removed.last().map(|(_, number)| *number)
     }
 
     /// Heads that the recovery key declared not to go on.
@@ -250,10 +256,10 @@ impl AccountState {
         Ok(key)
     }
 
-    fn remove(&mut self, id: &Bytes) -> Result<(), LinkError> {
+    fn remove(&mut self, id: &Bytes, number: u64) -> Result<(), LinkError> {
         let id = DeviceId::try_from(id)?;
         self.devices.remove(&id).ok_or(LinkError::NotListed)?;
-        self.removed.push(id);
+        self.removed.push((id, number));
         Ok(())
     }
 
@@ -375,7 +381,7 @@ impl ChainState for AccountState {
         let mut keys = vec![authority];
         match (kind, &body.add_device, &body.remove_device) {
             (ADD_DEVICE, Some(device), _) => keys.push(next.add(id, device)?),
-            (REMOVE_DEVICE, _, Some(remove)) => next.remove(&remove.device)?,
+            (REMOVE_DEVICE, _, Some(remove)) => next.remove(&remove.device, envelope.number)?,
             (ADD_DEVICE | REMOVE_DEVICE, ..) => return Err(LinkError::Field(kind)),
             _ if matches!(who, Signer::Device) => return Err(LinkError::Signers),
             _ => keys.extend(next.change_by_recovery(envelope, body)?),

@@ -14,6 +14,7 @@
 pub mod account;
 mod account_shape;
 mod fork;
+pub mod group;
 pub mod server;
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use crate::sign::{PublicKey, Purpose, SignError, Signature, SigningKey, labelled
 
 pub use account::{AccountChange, AccountState, DeviceKeys};
 pub use fork::{Settled, settle};
+pub use group::{GroupChange, GroupState};
 pub use server::{ServerChange, ServerState};
 
 /// Bytes the body of a link may have.
@@ -34,8 +36,8 @@ pub const LINK_BYTES_MAX: usize = 4096;
 /// Why a link cannot stand where it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// A body above 4 KiB.
-    #[error("link body has {0} bytes, more than 4096")]
+    /// A body above what its chain allows.
+    #[error("link body has {0} bytes, more than are allowed")]
     TooLarge(usize),
     /// The body is not in the one encoding.
     #[error("link body is not canonical")]
@@ -266,7 +268,7 @@ impl<S: ChainState> Verified<S> {
             return Err(LinkError::NotGenesis);
         }
         let (state, keys) = S::first(id, &body)?;
-        check_signatures::<S>(link, &envelope, &keys)?;
+        check_signatures(S::PURPOSE, link, &envelope.signers, &keys)?;
         Ok(Self { state, ids: vec![id], genesis: id, head: id })
     }
 
@@ -309,7 +311,7 @@ impl<S: ChainState> Verified<S> {
                 (self.state.skipped(&envelope)?, keys)
             }
         };
-        check_signatures::<S>(link, &envelope, &keys)?;
+        check_signatures(S::PURPOSE, link, &envelope.signers, &keys)?;
         self.state = state;
         self.ids.push(id);
         self.head = id;
@@ -417,12 +419,13 @@ fn open<S: ChainState>(link: &pb::Link) -> Result<(LinkId, S::Body, Envelope), L
     Ok((link_id(S::PURPOSE, &link.body), body, envelope))
 }
 
-fn check_signatures<S: ChainState>(
+fn check_signatures(
+    purpose: Purpose,
     link: &pb::Link,
-    envelope: &Envelope,
+    signers: &[KeyId],
     keys: &[PublicKey],
 ) -> Result<(), LinkError> {
-    if !keys.iter().map(PublicKey::id).eq(envelope.signers.iter().copied()) {
+    if !keys.iter().map(PublicKey::id).eq(signers.iter().copied()) {
         return Err(LinkError::Signers);
     }
     if link.signatures.len() != keys.len() {
@@ -430,7 +433,7 @@ fn check_signatures<S: ChainState>(
     }
     for (place, (key, bytes)) in keys.iter().zip(&link.signatures).enumerate() {
         Signature::parse(bytes)
-            .and_then(|signature| key.verify(S::PURPOSE, &link.body, &signature))
+            .and_then(|signature| key.verify(purpose, &link.body, &signature))
             .map_err(|source| LinkError::Signature { place, source })?;
     }
     Ok(())

@@ -6,15 +6,19 @@ pub const BASE: u64 = 0x00;
 /// Direct messages of chapter 06.
 pub const DIRECT: u64 = 0x02;
 
+/// Groups of chapter 07.
+pub const GROUPS: u64 = 0x05;
+
 /// The registered name of a capability; `None` if it is not known here.
 #[must_use]
 pub const fn name(code: u64) -> Option<&'static str> {
     match code {
         BASE => Some("base"),
         DIRECT => Some("direct"),
+        GROUPS => Some("groups"),
         _ => None,
     }
 }
 
 /// Every capability known here, ascending.
-pub const ALL: &[u64] = &[BASE, DIRECT];
+pub const ALL: &[u64] = &[BASE, DIRECT, GROUPS];

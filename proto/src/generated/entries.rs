@@ -40,6 +40,26 @@ pub const TRANSFER: u64 = 0x0c;
 /// In logs of the kind: outbox.
 pub const LANE_CLOSE: u64 = 0x0e;
 
+/// `GroupMessage`: A message of a member.
+///
+/// In logs of the kind: group.
+pub const GROUP_MESSAGE: u64 = 0x10;
+
+/// `GroupLink`: A link of the group's chain. It takes effect at its place.
+///
+/// In logs of the kind: group.
+pub const GROUP_LINK: u64 = 0x12;
+
+/// `GroupVoid`: Entries that are not here any more; the hashes of each keep the log verifiable.
+///
+/// In logs of the kind: group.
+pub const GROUP_VOID: u64 = 0x14;
+
+/// `GroupNotice`: What became of a post of this device, where the log does not tell.
+///
+/// In logs of the kind: mailbox.
+pub const GROUP_NOTICE: u64 = 0x16;
+
 /// The registered name of an entry type; `None` if it is not known here.
 #[must_use]
 pub const fn name(code: u64) -> Option<&'static str> {
@@ -52,6 +72,10 @@ pub const fn name(code: u64) -> Option<&'static str> {
         VOID => Some("void"),
         TRANSFER => Some("transfer"),
         LANE_CLOSE => Some("lane-close"),
+        GROUP_MESSAGE => Some("group-message"),
+        GROUP_LINK => Some("group-link"),
+        GROUP_VOID => Some("group-void"),
+        GROUP_NOTICE => Some("group-notice"),
         _ => None,
     }
 }
@@ -130,6 +154,38 @@ pub const ALL: &[EntrySpec] = &[
         message: "LaneClose",
         in_mailbox: false,
         in_outbox: true,
+        keyed: false,
+    },
+    EntrySpec {
+        code: GROUP_MESSAGE,
+        name: "group-message",
+        message: "GroupMessage",
+        in_mailbox: false,
+        in_outbox: false,
+        keyed: false,
+    },
+    EntrySpec {
+        code: GROUP_LINK,
+        name: "group-link",
+        message: "GroupLink",
+        in_mailbox: false,
+        in_outbox: false,
+        keyed: false,
+    },
+    EntrySpec {
+        code: GROUP_VOID,
+        name: "group-void",
+        message: "GroupVoid",
+        in_mailbox: false,
+        in_outbox: false,
+        keyed: false,
+    },
+    EntrySpec {
+        code: GROUP_NOTICE,
+        name: "group-notice",
+        message: "GroupNotice",
+        in_mailbox: true,
+        in_outbox: false,
         keyed: false,
     },
 ];

@@ -115,6 +115,38 @@ impl Code {
     pub const ENTRY_UNKNOWN: Self = Self(0x46);
     /// The account does not live on this server.
     pub const NOT_HERE: Self = Self(0x47);
+    /// There is no such group here.
+    pub const NO_SUCH_GROUP: Self = Self(0x50);
+    /// You are not a member of this group.
+    pub const NOT_A_MEMBER: Self = Self(0x51);
+    /// You may not do that in this group.
+    pub const RANK_TOO_LOW: Self = Self(0x52);
+    /// The group has moved on; build on its new head.
+    pub const STALE_GROUP_LINK: Self = Self(0x53);
+    /// The message was encrypted before a member or a device was removed.
+    pub const STALE_HEAD: Self = Self(0x54);
+    /// Messages of this device before this one are missing.
+    pub const NUMBER_GAP: Self = Self(0x55);
+    /// The group goes on under a newer term.
+    pub const GROUP_FENCED: Self = Self(0x56);
+    /// Two histories of one group were signed.
+    pub const GROUP_FORK: Self = Self(0x57);
+    /// The group's server cannot be reached right now.
+    pub const HUB_UNREACHABLE: Self = Self(0x58);
+    /// The group is full.
+    pub const GROUP_FULL: Self = Self(0x59);
+    /// The keeper does not vote for that.
+    pub const VOTE_REFUSED: Self = Self(0x5a);
+    /// The group's server is collecting what it lost.
+    pub const GROUP_NOT_READY: Self = Self(0x5b);
+    /// A chain that is needed to check this was not given.
+    pub const EVIDENCE_MISSING: Self = Self(0x5c);
+    /// That account does not take your invitation.
+    pub const INVITATION_REFUSED: Self = Self(0x5d);
+    /// The group needs something that is missing here.
+    pub const FEATURE_MISSING: Self = Self(0x5e);
+    /// Too much of this group is waiting.
+    pub const GROUP_BUSY: Self = Self(0x5f);
 }
 
 const TABLE: &[Entry] = &[
@@ -573,5 +605,133 @@ const TABLE: &[Entry] = &[
         retry: Retry::Never,
         show: false,
         text: "The account does not live on this server.",
+    },
+    Entry {
+        code: 0x50,
+        name: "no-such-group",
+        scope: Scope::Request,
+        retry: Retry::Never,
+        show: true,
+        text: "There is no such group here.",
+    },
+    Entry {
+        code: 0x51,
+        name: "not-a-member",
+        scope: Scope::Request,
+        retry: Retry::Never,
+        show: true,
+        text: "You are not a member of this group.",
+    },
+    Entry {
+        code: 0x52,
+        name: "rank-too-low",
+        scope: Scope::Request,
+        retry: Retry::Never,
+        show: true,
+        text: "You may not do that in this group.",
+    },
+    Entry {
+        code: 0x53,
+        name: "stale-group-link",
+        scope: Scope::Request,
+        retry: Retry::AfterRepair,
+        show: false,
+        text: "The group has moved on; build on its new head.",
+    },
+    Entry {
+        code: 0x54,
+        name: "stale-head",
+        scope: Scope::Request,
+        retry: Retry::AfterRepair,
+        show: false,
+        text: "The message was encrypted before a member or a device was removed.",
+    },
+    Entry {
+        code: 0x55,
+        name: "number-gap",
+        scope: Scope::Request,
+        retry: Retry::AfterRepair,
+        show: false,
+        text: "Messages of this device before this one are missing.",
+    },
+    Entry {
+        code: 0x56,
+        name: "group-fenced",
+        scope: Scope::Request,
+        retry: Retry::Elsewhere,
+        show: false,
+        text: "The group goes on under a newer term.",
+    },
+    Entry {
+        code: 0x57,
+        name: "group-fork",
+        scope: Scope::Request,
+        retry: Retry::Never,
+        show: true,
+        text: "Two histories of one group were signed.",
+    },
+    Entry {
+        code: 0x58,
+        name: "hub-unreachable",
+        scope: Scope::Request,
+        retry: Retry::AfterDelay,
+        show: true,
+        text: "The group's server cannot be reached right now.",
+    },
+    Entry {
+        code: 0x59,
+        name: "group-full",
+        scope: Scope::Request,
+        retry: Retry::Never,
+        show: true,
+        text: "The group is full.",
+    },
+    Entry {
+        code: 0x5a,
+        name: "vote-refused",
+        scope: Scope::Request,
+        retry: Retry::Never,
+        show: false,
+        text: "The keeper does not vote for that.",
+    },
+    Entry {
+        code: 0x5b,
+        name: "group-not-ready",
+        scope: Scope::Request,
+        retry: Retry::AfterDelay,
+        show: true,
+        text: "The group's server is collecting what it lost.",
+    },
+    Entry {
+        code: 0x5c,
+        name: "evidence-missing",
+        scope: Scope::Request,
+        retry: Retry::AfterRepair,
+        show: false,
+        text: "A chain that is needed to check this was not given.",
+    },
+    Entry {
+        code: 0x5d,
+        name: "invitation-refused",
+        scope: Scope::Request,
+        retry: Retry::Never,
+        show: true,
+        text: "That account does not take your invitation.",
+    },
+    Entry {
+        code: 0x5e,
+        name: "feature-missing",
+        scope: Scope::Request,
+        retry: Retry::Never,
+        show: true,
+        text: "The group needs something that is missing here.",
+    },
+    Entry {
+        code: 0x5f,
+        name: "group-busy",
+        scope: Scope::Request,
+        retry: Retry::AfterDelay,
+        show: true,
+        text: "Too much of this group is waiting.",
     },
 ];

@@ -66,6 +66,21 @@ pub const SYNCING: u64 = 0x16;
 /// Sent by the acceptor on the event stream, state: ready (device).
 pub const MAILBOX_ENTRY: u64 = 0x18;
 
+/// `GroupEvent`: An entry of a group's log.
+///
+/// Sent by the acceptor on the event stream, state: ready (device).
+pub const GROUP_EVENT: u64 = 0x1a;
+
+/// `GroupHeadEvent`: The end of a group's log as its hub signed it, and how far all members are.
+///
+/// Sent by the acceptor on the event stream, state: ready (device).
+pub const GROUP_HEAD_EVENT: u64 = 0x1c;
+
+/// `GroupGap`: What lies before a place of a group's log is not here any more.
+///
+/// Sent by the acceptor on the event stream, state: ready (device).
+pub const GROUP_GAP: u64 = 0x1e;
+
 /// `Register`: Make an account from its genesis link.
 ///
 /// Sent by the opener on a local pipeline, state: ready (candidate); answered by [`DONE`].
@@ -178,6 +193,104 @@ pub const PAUSE: u64 = 0x68;
 /// Sent by either side on a link stream, state: ready (peer).
 pub const LINK_RESTART: u64 = 0x6a;
 
+/// `GroupBatch`: The hub ships records of a group's log to a member's home.
+///
+/// Sent by either side on a remote pipeline, state: ready (peer); answered by [`GROUP_TAKEN`].
+pub const GROUP_BATCH: u64 = 0x80;
+
+/// `GroupTaken`: How far a home has a group's log, durable.
+///
+/// Sent by either side on a remote pipeline, state: ready (peer).
+pub const GROUP_TAKEN: u64 = 0x82;
+
+/// `GroupOffer`: A home offers posts of its members to the hub, in order.
+///
+/// Sent by either side on a remote pipeline, state: ready (peer); answered by [`GROUP_PLACED`].
+pub const GROUP_OFFER: u64 = 0x84;
+
+/// `GroupPlaced`: What became of each post that was offered, durable.
+///
+/// Sent by either side on a remote pipeline, state: ready (peer).
+pub const GROUP_PLACED: u64 = 0x86;
+
+/// `GroupAppend`: Append a link to a group's chain.
+///
+/// Sent by either side on a remote pipeline, state: ready (device, peer); answered by
+/// [`GROUP_APPENDED`].
+pub const GROUP_APPEND: u64 = 0x88;
+
+/// `GroupAppended`: Where the link stands in the group's log.
+///
+/// Sent by either side on a remote pipeline, state: ready (device, peer).
+pub const GROUP_APPENDED: u64 = 0x8a;
+
+/// `GroupCreate`: A new group, whose hub is the device's home.
+///
+/// Sent by the opener on a remote pipeline, state: ready (device); answered by [`GROUP_APPENDED`].
+pub const GROUP_CREATE: u64 = 0x8c;
+
+/// `GroupFetch`: State, links and records of a group.
+///
+/// Sent by either side on a remote pipeline, state: ready (device, peer); answered by
+/// [`GROUP_PAGE`].
+pub const GROUP_FETCH: u64 = 0x8e;
+
+/// `GroupPage`: Answer to GroupFetch.
+///
+/// Sent by either side on a remote pipeline, state: ready (device, peer).
+pub const GROUP_PAGE: u64 = 0x90;
+
+/// `GroupMarks`: How far a home's members have a group's log.
+///
+/// Sent by either side on a remote pipeline, state: ready (peer); answered by [`DONE`].
+pub const GROUP_MARKS: u64 = 0x92;
+
+/// `GroupMarksFetch`: Who has what of a group's log.
+///
+/// Sent by either side on a remote pipeline, state: ready (device, peer); answered by
+/// [`GROUP_MARKS_TABLE`].
+pub const GROUP_MARKS_FETCH: u64 = 0x94;
+
+/// `GroupMarksTable`: Answer to GroupMarksFetch.
+///
+/// Sent by either side on a remote pipeline, state: ready (device, peer).
+pub const GROUP_MARKS_TABLE: u64 = 0x96;
+
+/// `KeeperAsk`: What does this keeper hold of a group's log?
+///
+/// Sent by either side on a remote pipeline, state: ready (peer); answered by [`KEEPER_STATE`].
+pub const KEEPER_ASK: u64 = 0x98;
+
+/// `KeeperState`: Answer to KeeperAsk.
+///
+/// Sent by either side on a remote pipeline, state: ready (peer).
+pub const KEEPER_STATE: u64 = 0x9a;
+
+/// `KeeperPropose`: Asks a keeper for its vote on a new term.
+///
+/// Sent by either side on a remote pipeline, state: ready (peer); answered by [`KEEPER_VOTED`].
+pub const KEEPER_PROPOSE: u64 = 0x9c;
+
+/// `KeeperVoted`: A keeper's vote, stored before it is sent.
+///
+/// Sent by either side on a remote pipeline, state: ready (peer).
+pub const KEEPER_VOTED: u64 = 0x9e;
+
+/// `GroupAck`: Everything in a group's log up to a position is durable at the device.
+///
+/// Sent by the opener on the control stream, state: ready (device).
+pub const GROUP_ACK: u64 = 0xa0;
+
+/// `GroupRewind`: Read a group's log from a position again.
+///
+/// Sent by the opener on a local pipeline, state: ready (device); answered by [`DONE`].
+pub const GROUP_REWIND: u64 = 0xa2;
+
+/// `GroupMarkRead`: The account has read a group up to a place.
+///
+/// Sent by the opener on a local pipeline, state: ready (device); answered by [`DONE`].
+pub const GROUP_MARK_READ: u64 = 0xa4;
+
 /// The registered name of a frame type; `None` if it is not known here.
 #[must_use]
 pub const fn name(code: u64) -> Option<&'static str> {
@@ -195,6 +308,9 @@ pub const fn name(code: u64) -> Option<&'static str> {
         SYNC => Some("sync"),
         SYNCING => Some("syncing"),
         MAILBOX_ENTRY => Some("mailbox-entry"),
+        GROUP_EVENT => Some("group-event"),
+        GROUP_HEAD_EVENT => Some("group-head-event"),
+        GROUP_GAP => Some("group-gap"),
         REGISTER => Some("register"),
         APPEND_LINK => Some("append-link"),
         RESOLVE => Some("resolve"),
@@ -217,6 +333,25 @@ pub const fn name(code: u64) -> Option<&'static str> {
         RESULTS_SEEN => Some("results-seen"),
         PAUSE => Some("pause"),
         LINK_RESTART => Some("link-restart"),
+        GROUP_BATCH => Some("group-batch"),
+        GROUP_TAKEN => Some("group-taken"),
+        GROUP_OFFER => Some("group-offer"),
+        GROUP_PLACED => Some("group-placed"),
+        GROUP_APPEND => Some("group-append"),
+        GROUP_APPENDED => Some("group-appended"),
+        GROUP_CREATE => Some("group-create"),
+        GROUP_FETCH => Some("group-fetch"),
+        GROUP_PAGE => Some("group-page"),
+        GROUP_MARKS => Some("group-marks"),
+        GROUP_MARKS_FETCH => Some("group-marks-fetch"),
+        GROUP_MARKS_TABLE => Some("group-marks-table"),
+        KEEPER_ASK => Some("keeper-ask"),
+        KEEPER_STATE => Some("keeper-state"),
+        KEEPER_PROPOSE => Some("keeper-propose"),
+        KEEPER_VOTED => Some("keeper-voted"),
+        GROUP_ACK => Some("group-ack"),
+        GROUP_REWIND => Some("group-rewind"),
+        GROUP_MARK_READ => Some("group-mark-read"),
         _ => None,
     }
 }
@@ -372,6 +507,30 @@ pub const ALL: &[FrameSpec] = &[
         code: MAILBOX_ENTRY,
         name: "mailbox-entry",
         message: "MailboxEntry",
+        sender: Sender::Acceptor,
+        stream: Stream::Event,
+        answer: None,
+    },
+    FrameSpec {
+        code: GROUP_EVENT,
+        name: "group-event",
+        message: "GroupEvent",
+        sender: Sender::Acceptor,
+        stream: Stream::Event,
+        answer: None,
+    },
+    FrameSpec {
+        code: GROUP_HEAD_EVENT,
+        name: "group-head-event",
+        message: "GroupHeadEvent",
+        sender: Sender::Acceptor,
+        stream: Stream::Event,
+        answer: None,
+    },
+    FrameSpec {
+        code: GROUP_GAP,
+        name: "group-gap",
+        message: "GroupGap",
         sender: Sender::Acceptor,
         stream: Stream::Event,
         answer: None,
@@ -551,6 +710,158 @@ pub const ALL: &[FrameSpec] = &[
         sender: Sender::Both,
         stream: Stream::Link,
         answer: None,
+    },
+    FrameSpec {
+        code: GROUP_BATCH,
+        name: "group-batch",
+        message: "GroupBatch",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: Some(GROUP_TAKEN),
+    },
+    FrameSpec {
+        code: GROUP_TAKEN,
+        name: "group-taken",
+        message: "GroupTaken",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: None,
+    },
+    FrameSpec {
+        code: GROUP_OFFER,
+        name: "group-offer",
+        message: "GroupOffer",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: Some(GROUP_PLACED),
+    },
+    FrameSpec {
+        code: GROUP_PLACED,
+        name: "group-placed",
+        message: "GroupPlaced",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: None,
+    },
+    FrameSpec {
+        code: GROUP_APPEND,
+        name: "group-append",
+        message: "GroupAppend",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: Some(GROUP_APPENDED),
+    },
+    FrameSpec {
+        code: GROUP_APPENDED,
+        name: "group-appended",
+        message: "GroupAppended",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: None,
+    },
+    FrameSpec {
+        code: GROUP_CREATE,
+        name: "group-create",
+        message: "GroupCreate",
+        sender: Sender::Opener,
+        stream: Stream::Remote,
+        answer: Some(GROUP_APPENDED),
+    },
+    FrameSpec {
+        code: GROUP_FETCH,
+        name: "group-fetch",
+        message: "GroupFetch",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: Some(GROUP_PAGE),
+    },
+    FrameSpec {
+        code: GROUP_PAGE,
+        name: "group-page",
+        message: "GroupPage",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: None,
+    },
+    FrameSpec {
+        code: GROUP_MARKS,
+        name: "group-marks",
+        message: "GroupMarks",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: Some(DONE),
+    },
+    FrameSpec {
+        code: GROUP_MARKS_FETCH,
+        name: "group-marks-fetch",
+        message: "GroupMarksFetch",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: Some(GROUP_MARKS_TABLE),
+    },
+    FrameSpec {
+        code: GROUP_MARKS_TABLE,
+        name: "group-marks-table",
+        message: "GroupMarksTable",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: None,
+    },
+    FrameSpec {
+        code: KEEPER_ASK,
+        name: "keeper-ask",
+        message: "KeeperAsk",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: Some(KEEPER_STATE),
+    },
+    FrameSpec {
+        code: KEEPER_STATE,
+        name: "keeper-state",
+        message: "KeeperState",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: None,
+    },
+    FrameSpec {
+        code: KEEPER_PROPOSE,
+        name: "keeper-propose",
+        message: "KeeperPropose",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: Some(KEEPER_VOTED),
+    },
+    FrameSpec {
+        code: KEEPER_VOTED,
+        name: "keeper-voted",
+        message: "KeeperVoted",
+        sender: Sender::Both,
+        stream: Stream::Remote,
+        answer: None,
+    },
+    FrameSpec {
+        code: GROUP_ACK,
+        name: "group-ack",
+        message: "GroupAck",
+        sender: Sender::Opener,
+        stream: Stream::Control,
+        answer: None,
+    },
+    FrameSpec {
+        code: GROUP_REWIND,
+        name: "group-rewind",
+        message: "GroupRewind",
+        sender: Sender::Opener,
+        stream: Stream::Local,
+        answer: Some(DONE),
+    },
+    FrameSpec {
+        code: GROUP_MARK_READ,
+        name: "group-mark-read",
+        message: "GroupMarkRead",
+        sender: Sender::Opener,
+        stream: Stream::Local,
+        answer: Some(DONE),
     },
 ];
 

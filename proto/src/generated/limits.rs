@@ -180,6 +180,90 @@ pub const HOME_NEW_DOMAINS_PER_MINUTE: u64 = 300;
 /// one prefix, cost their owner nothing.
 pub const SHARED_NEW_DOMAINS_PER_HOUR: u64 = 120;
 
+/// Default of `group_members_default`, in accounts. What a new group's policy says; its owner may
+/// say more.
+pub const GROUP_MEMBERS_DEFAULT: u64 = 500;
+
+/// Default of `group_members_max`, in accounts. Members and invited; a sender key goes to each of
+/// their devices.
+pub const GROUP_MEMBERS_MAX: u64 = 1_024;
+
+/// Default of `group_link_bytes_max`, in bytes. Some hundred invitations or removals in one link.
+pub const GROUP_LINK_BYTES_MAX: u64 = 65_536;
+
+/// Default of `group_checkpoint_links`, in links. What a newcomer verifies at most after the state
+/// it was given.
+pub const GROUP_CHECKPOINT_LINKS: u64 = 256;
+
+/// Default of `group_keepers_max`, in servers. A majority of seven survives three lost servers.
+pub const GROUP_KEEPERS_MAX: u64 = 7;
+
+/// Default of `group_evidence_bytes_max`, in bytes. An account chain of some hundred links; beyond
+/// it the reader resolves the account.
+pub const GROUP_EVIDENCE_BYTES_MAX: u64 = 65_536;
+
+/// Default of `group_batch_bytes_max`, in bytes. Half a frame, so that the head and the chains
+/// beside it always fit.
+pub const GROUP_BATCH_BYTES_MAX: u64 = 131_072;
+
+/// Default of `group_batch_records_max`, in records. Bounds one commit of a follower.
+pub const GROUP_BATCH_RECORDS_MAX: u64 = 256;
+
+/// Default of `group_kept_entries`, in entries. What a home keeps of a group's log; older entries
+/// are gone from it.
+pub const GROUP_KEPT_ENTRIES: u64 = 100_000;
+
+/// Default of `group_kept_secs`, in seconds. A device that was off for a month misses nothing.
+pub const GROUP_KEPT_SECS: u64 = 2_592_000;
+
+/// Default of `group_pending_posts`, in posts. Of one account in one group: offered and not yet
+/// stable.
+pub const GROUP_PENDING_POSTS: u64 = 256;
+
+/// Default of `group_offer_posts_max`, in posts. One offer is one commit of the hub.
+pub const GROUP_OFFER_POSTS_MAX: u64 = 64;
+
+/// Default of `group_hub_lost_ms`, in milliseconds. Longer than a restart of the hub, shorter than
+/// a person's patience.
+pub const GROUP_HUB_LOST_MS: u64 = 30_000;
+
+/// Default of `group_marks_ms`, in milliseconds. How long marks wait for others, so that a busy
+/// group does not ship one by one.
+pub const GROUP_MARKS_MS: u64 = 500;
+
+/// Default of `sender_key_messages_max`, in messages. After so many a device rotates its sender
+/// key.
+pub const SENDER_KEY_MESSAGES_MAX: u64 = 1_000;
+
+/// Default of `sender_key_secs_max`, in seconds. After a week a device rotates its sender key.
+pub const SENDER_KEY_SECS_MAX: u64 = 604_800;
+
+/// Default of `groups_per_account`, in groups. Bounds what one account makes its home keep.
+pub const GROUPS_PER_ACCOUNT: u64 = 1_000;
+
+/// Default of `group_invitations_per_hour`, in invitations. Somebody who gathers a class does so in
+/// an hour; a spammer is slowed down.
+pub const GROUP_INVITATIONS_PER_HOUR: u64 = 100;
+
+/// Default of `sender_key_requests_per_hour`, in requests. Of one device to one other; a lost key
+/// takes one.
+pub const SENDER_KEY_REQUESTS_PER_HOUR: u64 = 10;
+
+/// Default of `group_profile_bytes_max`, in bytes. A name, a description and a reference to a
+/// picture.
+pub const GROUP_PROFILE_BYTES_MAX: u64 = 4_096;
+
+/// Default of `group_small_link_bytes_max`, in bytes. Every link but add-members and
+/// remove-members: a full profile, or the votes of seven keepers, fit.
+pub const GROUP_SMALL_LINK_BYTES_MAX: u64 = 8_192;
+
+/// Default of `group_features_max`, in features. Keeps the state of a group small.
+pub const GROUP_FEATURES_MAX: u64 = 64;
+
+/// Default of `group_service_per_hour`, in messages. Sender keys to one other account in one group;
+/// a hundred rotations an hour and their repairs.
+pub const GROUP_SERVICE_PER_HOUR: u64 = 1_000;
+
 /// The ids under which limits are advertised.
 pub mod id {
     /// Of [`FRAME_BYTES_MAX`](super::FRAME_BYTES_MAX).
@@ -340,6 +424,75 @@ pub mod id {
 
     /// Of [`SHARED_NEW_DOMAINS_PER_HOUR`](super::SHARED_NEW_DOMAINS_PER_HOUR).
     pub const SHARED_NEW_DOMAINS_PER_HOUR: u32 = 53;
+
+    /// Of [`GROUP_MEMBERS_DEFAULT`](super::GROUP_MEMBERS_DEFAULT).
+    pub const GROUP_MEMBERS_DEFAULT: u32 = 60;
+
+    /// Of [`GROUP_MEMBERS_MAX`](super::GROUP_MEMBERS_MAX).
+    pub const GROUP_MEMBERS_MAX: u32 = 61;
+
+    /// Of [`GROUP_LINK_BYTES_MAX`](super::GROUP_LINK_BYTES_MAX).
+    pub const GROUP_LINK_BYTES_MAX: u32 = 62;
+
+    /// Of [`GROUP_CHECKPOINT_LINKS`](super::GROUP_CHECKPOINT_LINKS).
+    pub const GROUP_CHECKPOINT_LINKS: u32 = 63;
+
+    /// Of [`GROUP_KEEPERS_MAX`](super::GROUP_KEEPERS_MAX).
+    pub const GROUP_KEEPERS_MAX: u32 = 64;
+
+    /// Of [`GROUP_EVIDENCE_BYTES_MAX`](super::GROUP_EVIDENCE_BYTES_MAX).
+    pub const GROUP_EVIDENCE_BYTES_MAX: u32 = 65;
+
+    /// Of [`GROUP_BATCH_BYTES_MAX`](super::GROUP_BATCH_BYTES_MAX).
+    pub const GROUP_BATCH_BYTES_MAX: u32 = 66;
+
+    /// Of [`GROUP_BATCH_RECORDS_MAX`](super::GROUP_BATCH_RECORDS_MAX).
+    pub const GROUP_BATCH_RECORDS_MAX: u32 = 67;
+
+    /// Of [`GROUP_KEPT_ENTRIES`](super::GROUP_KEPT_ENTRIES).
+    pub const GROUP_KEPT_ENTRIES: u32 = 68;
+
+    /// Of [`GROUP_KEPT_SECS`](super::GROUP_KEPT_SECS).
+    pub const GROUP_KEPT_SECS: u32 = 69;
+
+    /// Of [`GROUP_PENDING_POSTS`](super::GROUP_PENDING_POSTS).
+    pub const GROUP_PENDING_POSTS: u32 = 70;
+
+    /// Of [`GROUP_OFFER_POSTS_MAX`](super::GROUP_OFFER_POSTS_MAX).
+    pub const GROUP_OFFER_POSTS_MAX: u32 = 71;
+
+    /// Of [`GROUP_HUB_LOST_MS`](super::GROUP_HUB_LOST_MS).
+    pub const GROUP_HUB_LOST_MS: u32 = 72;
+
+    /// Of [`GROUP_MARKS_MS`](super::GROUP_MARKS_MS).
+    pub const GROUP_MARKS_MS: u32 = 73;
+
+    /// Of [`SENDER_KEY_MESSAGES_MAX`](super::SENDER_KEY_MESSAGES_MAX).
+    pub const SENDER_KEY_MESSAGES_MAX: u32 = 74;
+
+    /// Of [`SENDER_KEY_SECS_MAX`](super::SENDER_KEY_SECS_MAX).
+    pub const SENDER_KEY_SECS_MAX: u32 = 75;
+
+    /// Of [`GROUPS_PER_ACCOUNT`](super::GROUPS_PER_ACCOUNT).
+    pub const GROUPS_PER_ACCOUNT: u32 = 76;
+
+    /// Of [`GROUP_INVITATIONS_PER_HOUR`](super::GROUP_INVITATIONS_PER_HOUR).
+    pub const GROUP_INVITATIONS_PER_HOUR: u32 = 77;
+
+    /// Of [`SENDER_KEY_REQUESTS_PER_HOUR`](super::SENDER_KEY_REQUESTS_PER_HOUR).
+    pub const SENDER_KEY_REQUESTS_PER_HOUR: u32 = 78;
+
+    /// Of [`GROUP_PROFILE_BYTES_MAX`](super::GROUP_PROFILE_BYTES_MAX).
+    pub const GROUP_PROFILE_BYTES_MAX: u32 = 79;
+
+    /// Of [`GROUP_SMALL_LINK_BYTES_MAX`](super::GROUP_SMALL_LINK_BYTES_MAX).
+    pub const GROUP_SMALL_LINK_BYTES_MAX: u32 = 80;
+
+    /// Of [`GROUP_FEATURES_MAX`](super::GROUP_FEATURES_MAX).
+    pub const GROUP_FEATURES_MAX: u32 = 81;
+
+    /// Of [`GROUP_SERVICE_PER_HOUR`](super::GROUP_SERVICE_PER_HOUR).
+    pub const GROUP_SERVICE_PER_HOUR: u32 = 82;
 }
 
 /// A limit as registered.
@@ -894,6 +1047,236 @@ pub const ALL: &[LimitSpec] = &[
         unit: "domains",
         advertised: false,
         beyond: Some(Code::TOO_FAST),
+    },
+    LimitSpec {
+        id: id::GROUP_MEMBERS_DEFAULT,
+        name: "group_members_default",
+        default: GROUP_MEMBERS_DEFAULT,
+        min: 1,
+        max: 1_024,
+        unit: "accounts",
+        advertised: false,
+        beyond: Some(Code::GROUP_FULL),
+    },
+    LimitSpec {
+        id: id::GROUP_MEMBERS_MAX,
+        name: "group_members_max",
+        default: GROUP_MEMBERS_MAX,
+        min: 1_024,
+        max: 1_024,
+        unit: "accounts",
+        advertised: false,
+        beyond: Some(Code::GROUP_FULL),
+    },
+    LimitSpec {
+        id: id::GROUP_LINK_BYTES_MAX,
+        name: "group_link_bytes_max",
+        default: GROUP_LINK_BYTES_MAX,
+        min: 65_536,
+        max: 65_536,
+        unit: "bytes",
+        advertised: false,
+        beyond: Some(Code::LINK_INVALID),
+    },
+    LimitSpec {
+        id: id::GROUP_CHECKPOINT_LINKS,
+        name: "group_checkpoint_links",
+        default: GROUP_CHECKPOINT_LINKS,
+        min: 256,
+        max: 256,
+        unit: "links",
+        advertised: false,
+        beyond: Some(Code::LINK_INVALID),
+    },
+    LimitSpec {
+        id: id::GROUP_KEEPERS_MAX,
+        name: "group_keepers_max",
+        default: GROUP_KEEPERS_MAX,
+        min: 7,
+        max: 7,
+        unit: "servers",
+        advertised: false,
+        beyond: Some(Code::LINK_INVALID),
+    },
+    LimitSpec {
+        id: id::GROUP_EVIDENCE_BYTES_MAX,
+        name: "group_evidence_bytes_max",
+        default: GROUP_EVIDENCE_BYTES_MAX,
+        min: 65_536,
+        max: 65_536,
+        unit: "bytes",
+        advertised: false,
+        beyond: Some(Code::EVIDENCE_MISSING),
+    },
+    LimitSpec {
+        id: id::GROUP_BATCH_BYTES_MAX,
+        name: "group_batch_bytes_max",
+        default: GROUP_BATCH_BYTES_MAX,
+        min: 131_072,
+        max: 131_072,
+        unit: "bytes",
+        advertised: false,
+        beyond: Some(Code::LIMIT_EXCEEDED),
+    },
+    LimitSpec {
+        id: id::GROUP_BATCH_RECORDS_MAX,
+        name: "group_batch_records_max",
+        default: GROUP_BATCH_RECORDS_MAX,
+        min: 256,
+        max: 256,
+        unit: "records",
+        advertised: false,
+        beyond: Some(Code::LIMIT_EXCEEDED),
+    },
+    LimitSpec {
+        id: id::GROUP_KEPT_ENTRIES,
+        name: "group_kept_entries",
+        default: GROUP_KEPT_ENTRIES,
+        min: 1_000,
+        max: 100_000_000,
+        unit: "entries",
+        advertised: false,
+        beyond: None,
+    },
+    LimitSpec {
+        id: id::GROUP_KEPT_SECS,
+        name: "group_kept_secs",
+        default: GROUP_KEPT_SECS,
+        min: 86_400,
+        max: 31_536_000,
+        unit: "seconds",
+        advertised: false,
+        beyond: None,
+    },
+    LimitSpec {
+        id: id::GROUP_PENDING_POSTS,
+        name: "group_pending_posts",
+        default: GROUP_PENDING_POSTS,
+        min: 16,
+        max: 65_536,
+        unit: "posts",
+        advertised: true,
+        beyond: Some(Code::GROUP_BUSY),
+    },
+    LimitSpec {
+        id: id::GROUP_OFFER_POSTS_MAX,
+        name: "group_offer_posts_max",
+        default: GROUP_OFFER_POSTS_MAX,
+        min: 64,
+        max: 64,
+        unit: "posts",
+        advertised: false,
+        beyond: Some(Code::LIMIT_EXCEEDED),
+    },
+    LimitSpec {
+        id: id::GROUP_HUB_LOST_MS,
+        name: "group_hub_lost_ms",
+        default: GROUP_HUB_LOST_MS,
+        min: 100,
+        max: 3_600_000,
+        unit: "milliseconds",
+        advertised: false,
+        beyond: None,
+    },
+    LimitSpec {
+        id: id::GROUP_MARKS_MS,
+        name: "group_marks_ms",
+        default: GROUP_MARKS_MS,
+        min: 0,
+        max: 60_000,
+        unit: "milliseconds",
+        advertised: false,
+        beyond: None,
+    },
+    LimitSpec {
+        id: id::SENDER_KEY_MESSAGES_MAX,
+        name: "sender_key_messages_max",
+        default: SENDER_KEY_MESSAGES_MAX,
+        min: 1_000,
+        max: 1_000,
+        unit: "messages",
+        advertised: false,
+        beyond: None,
+    },
+    LimitSpec {
+        id: id::SENDER_KEY_SECS_MAX,
+        name: "sender_key_secs_max",
+        default: SENDER_KEY_SECS_MAX,
+        min: 604_800,
+        max: 604_800,
+        unit: "seconds",
+        advertised: false,
+        beyond: None,
+    },
+    LimitSpec {
+        id: id::GROUPS_PER_ACCOUNT,
+        name: "groups_per_account",
+        default: GROUPS_PER_ACCOUNT,
+        min: 1,
+        max: 100_000,
+        unit: "groups",
+        advertised: true,
+        beyond: Some(Code::LIMIT_EXCEEDED),
+    },
+    LimitSpec {
+        id: id::GROUP_INVITATIONS_PER_HOUR,
+        name: "group_invitations_per_hour",
+        default: GROUP_INVITATIONS_PER_HOUR,
+        min: 1,
+        max: 100_000,
+        unit: "invitations",
+        advertised: true,
+        beyond: Some(Code::TOO_FAST),
+    },
+    LimitSpec {
+        id: id::SENDER_KEY_REQUESTS_PER_HOUR,
+        name: "sender_key_requests_per_hour",
+        default: SENDER_KEY_REQUESTS_PER_HOUR,
+        min: 1,
+        max: 1_000,
+        unit: "requests",
+        advertised: false,
+        beyond: Some(Code::TOO_FAST),
+    },
+    LimitSpec {
+        id: id::GROUP_PROFILE_BYTES_MAX,
+        name: "group_profile_bytes_max",
+        default: GROUP_PROFILE_BYTES_MAX,
+        min: 4_096,
+        max: 4_096,
+        unit: "bytes",
+        advertised: false,
+        beyond: Some(Code::LINK_INVALID),
+    },
+    LimitSpec {
+        id: id::GROUP_SMALL_LINK_BYTES_MAX,
+        name: "group_small_link_bytes_max",
+        default: GROUP_SMALL_LINK_BYTES_MAX,
+        min: 8_192,
+        max: 8_192,
+        unit: "bytes",
+        advertised: false,
+        beyond: Some(Code::LINK_INVALID),
+    },
+    LimitSpec {
+        id: id::GROUP_FEATURES_MAX,
+        name: "group_features_max",
+        default: GROUP_FEATURES_MAX,
+        min: 64,
+        max: 64,
+        unit: "features",
+        advertised: false,
+        beyond: Some(Code::LINK_INVALID),
+    },
+    LimitSpec {
+        id: id::GROUP_SERVICE_PER_HOUR,
+        name: "group_service_per_hour",
+        default: GROUP_SERVICE_PER_HOUR,
+        min: 10,
+        max: 1_000_000,
+        unit: "messages",
+        advertised: false,
+        beyond: None,
     },
 ];
 

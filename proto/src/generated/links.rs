@@ -136,3 +136,139 @@ pub mod account {
         CLOSE_ACCOUNT,
     ];
 }
+
+/// Links of a chain of the kind `group`.
+pub mod group {
+    /// Salt, the creator's address, hub, policy, profile.
+    ///
+    /// Body field `genesis`. Signers: the creator's device.
+    pub const GROUP_GENESIS: u64 = 0x00;
+
+    /// Accounts are invited.
+    ///
+    /// Body field `add_members`. Signers: a member's device.
+    pub const ADD_MEMBERS: u64 = 0x02;
+
+    /// An invited account becomes a member.
+    ///
+    /// Body field `accept`. Signers: a device of the invited account.
+    pub const ACCEPT: u64 = 0x04;
+
+    /// A member leaves, or an invited account declines.
+    ///
+    /// Body field `leave`. Signers: a device of the account.
+    pub const LEAVE: u64 = 0x06;
+
+    /// Members or invited accounts are removed.
+    ///
+    /// Body field `remove_members`. Signers: a member's device.
+    pub const REMOVE_MEMBERS: u64 = 0x08;
+
+    /// A member's rank.
+    ///
+    /// Body field `set_role`. Signers: an owner's device.
+    pub const SET_ROLE: u64 = 0x0a;
+
+    /// Which ranks may do what.
+    ///
+    /// Body field `set_policy`. Signers: an owner's device.
+    pub const SET_POLICY: u64 = 0x0c;
+
+    /// The sealed profile.
+    ///
+    /// Body field `set_profile`. Signers: a member's device.
+    pub const SET_PROFILE: u64 = 0x0e;
+
+    /// The servers that keep the log and vote.
+    ///
+    /// Body field `set_keepers`. Signers: an owner's device.
+    pub const SET_KEEPERS: u64 = 0x10;
+
+    /// The author's account went on.
+    ///
+    /// Body field `advance`. Signers: a member's device.
+    pub const ADVANCE: u64 = 0x12;
+
+    /// Types that belong to a feature are valid from here on.
+    ///
+    /// Body field `require_feature`. Signers: an owner's device.
+    pub const REQUIRE_FEATURE: u64 = 0x14;
+
+    /// The hub hands over to another server.
+    ///
+    /// Body field `hub_transfer`. Signers: an owner's device, then the new hub's key.
+    pub const HUB_TRANSFER: u64 = 0x16;
+
+    /// A server takes the place of a hub that is lost.
+    ///
+    /// Body field `hub_succession`. Signers: the new hub's key, with votes; else an owner's device,
+    /// then the new hub's key.
+    pub const HUB_SUCCESSION: u64 = 0x18;
+
+    /// The hash of the state.
+    ///
+    /// Body field `checkpoint`. Signers: the hub's key.
+    pub const CHECKPOINT: u64 = 0x1a;
+
+    /// The registered name of a link type; `None` if it is not known here.
+    #[must_use]
+    pub const fn name(code: u64) -> Option<&'static str> {
+        match code {
+            GROUP_GENESIS => Some("group-genesis"),
+            ADD_MEMBERS => Some("add-members"),
+            ACCEPT => Some("accept"),
+            LEAVE => Some("leave"),
+            REMOVE_MEMBERS => Some("remove-members"),
+            SET_ROLE => Some("set-role"),
+            SET_POLICY => Some("set-policy"),
+            SET_PROFILE => Some("set-profile"),
+            SET_KEEPERS => Some("set-keepers"),
+            ADVANCE => Some("advance"),
+            REQUIRE_FEATURE => Some("require-feature"),
+            HUB_TRANSFER => Some("hub-transfer"),
+            HUB_SUCCESSION => Some("hub-succession"),
+            CHECKPOINT => Some("checkpoint"),
+            _ => None,
+        }
+    }
+
+    /// The number of the one body field that a link type carries.
+    #[must_use]
+    pub const fn field_number(code: u64) -> Option<u32> {
+        match code {
+            GROUP_GENESIS => Some(16),
+            ADD_MEMBERS => Some(17),
+            ACCEPT => Some(18),
+            LEAVE => Some(19),
+            REMOVE_MEMBERS => Some(20),
+            SET_ROLE => Some(21),
+            SET_POLICY => Some(22),
+            SET_PROFILE => Some(23),
+            SET_KEEPERS => Some(24),
+            ADVANCE => Some(25),
+            REQUIRE_FEATURE => Some(26),
+            HUB_TRANSFER => Some(27),
+            HUB_SUCCESSION => Some(28),
+            CHECKPOINT => Some(29),
+            _ => None,
+        }
+    }
+
+    /// Every link type known here, ascending.
+    pub const ALL: &[u64] = &[
+        GROUP_GENESIS,
+        ADD_MEMBERS,
+        ACCEPT,
+        LEAVE,
+        REMOVE_MEMBERS,
+        SET_ROLE,
+        SET_POLICY,
+        SET_PROFILE,
+        SET_KEEPERS,
+        ADVANCE,
+        REQUIRE_FEATURE,
+        HUB_TRANSFER,
+        HUB_SUCCESSION,
+        CHECKPOINT,
+    ];
+}

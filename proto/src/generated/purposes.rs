@@ -21,13 +21,13 @@ pub const REPORT: &str = "report";
 /// The messages of two devices being linked. Use: mac.
 pub const LINK_CODE: &str = "link-code";
 
-/// A link of a group chain. Reserved: no chapter uses it yet. Use: sign, hash.
+/// A link of a group chain. Use: sign, hash.
 pub const GROUP_LINK: &str = "group-link";
 
-/// The head of a group log, as its hub ships it. Reserved: no chapter uses it yet. Use: sign.
+/// The head of a group log, as its hub ships it. Use: sign.
 pub const LOG_HEAD: &str = "log-head";
 
-/// A keeper's vote for a new term. Reserved: no chapter uses it yet. Use: sign.
+/// A keeper's vote for a new term. Use: sign.
 pub const KEEPER_VOTE: &str = "keeper-vote";
 
 /// The digits two people compare. Use: hash.

@@ -6,6 +6,7 @@
 
 mod annotate;
 mod check;
+mod crowd;
 mod frames;
 mod make;
 mod samples;

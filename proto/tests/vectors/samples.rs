@@ -1,5 +1,7 @@
 //! One frame of every type, as the running story has it: what tests of frames and the examples in the text are made of.
 
+mod groups;
+
 use bytes::Bytes;
 use prost::Message as _;
 use tidings_proto::chain::AccountChange;
@@ -63,7 +65,7 @@ fn publish() -> pb::PublishKeys {
 
 /// Every frame of the registry, in its order.
 pub(crate) fn all() -> Vec<Frame> {
-    let frames = [session(), accounts(), messages(), links()].concat();
+    let frames = [session(), groups::events(), accounts(), messages(), links(), groups::all()].concat();
     assert!(frames.is_sorted_by_key(Frame::kind));
     frames
 }
@@ -196,6 +198,7 @@ fn messages() -> Vec<Frame> {
         accepted_at_ms: 1_700_000_000_000,
         expires_at_ms: 1_700_086_400_000,
         local: false,
+        place: None,
     };
     vec![
         submit.into(),

@@ -104,6 +104,17 @@ accessors!(
     account_new_domains_per_hour,
     home_new_domains_per_minute,
     shared_new_domains_per_hour,
+    group_batch_bytes_max,
+    group_batch_records_max,
+    group_kept_entries,
+    group_kept_secs,
+    group_pending_posts,
+    group_offer_posts_max,
+    group_hub_lost_ms,
+    group_marks_ms,
+    groups_per_account,
+    group_invitations_per_hour,
+    group_service_per_hour,
 );
 
 impl Limits {

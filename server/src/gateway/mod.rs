@@ -16,6 +16,6 @@ pub use quic::{Gateway, Listening, NetworkError};
 pub use session::Sessions;
 
 /// The capabilities of this server, ascending.
-pub(crate) const CAPABILITIES: [u64; 2] = [0x00, 0x02];
+pub(crate) const CAPABILITIES: [u64; 3] = [0x00, 0x02, 0x05];
 /// Name and version, for the logs of others.
 pub(crate) const SOFTWARE: &str = concat!("tidings/", env!("CARGO_PKG_VERSION"));

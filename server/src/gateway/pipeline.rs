@@ -14,6 +14,7 @@ use super::session::{Session, Who};
 use super::wire::{self, ReadError, Reader};
 use super::{pump, quic};
 use crate::accounts::rendezvous::{Seat, Side};
+use crate::groups::Feed;
 use crate::messages::Submission;
 use crate::refusal::{Because as _, Code, Refusal};
 use crate::state::Need;
@@ -38,9 +39,15 @@ const fn class_of(frame: &Frame) -> Option<Class> {
         | Frame::PublishRecord(_)
         | Frame::PublishKeys(_)
         | Frame::MarkRead(_)
-        | Frame::Decide(_) => Some(Class::Local),
+        | Frame::Decide(_)
+        | Frame::GroupRewind(_)
+        | Frame::GroupMarkRead(_) => Some(Class::Local),
         Frame::Resolve(_)
         | Frame::FetchBundles(_)
+        | Frame::GroupCreate(_)
+        | Frame::GroupAppend(_)
+        | Frame::GroupFetch(_)
+        | Frame::GroupMarksFetch(_)
         | Frame::RendezvousJoin(_)
         | Frame::RendezvousSend(_)
         | Frame::RendezvousReceive(_) => Some(Class::Remote),
@@ -193,7 +200,13 @@ async fn answer_device(
     }
     match frame {
         Frame::Submit(request) => {
-            let outcome = shared.submit(Submission::new(account, device, payload, request, behind)).await?;
+            let to_group = !request.group.is_empty() && request.class() == pb::Class::Content;
+            let submission = Submission::new(account, device, payload, request, behind);
+            let outcome = if to_group {
+                shared.submit_post(submission).await?
+            } else {
+                shared.submit(submission).await?
+            };
             let frame =
                 tidings_proto::frame::RawFrame::new(<pb::Outcome as codec::FrameMessage>::KIND, outcome);
             frame.encode().map_err(|error| wire::refusal_of(&error))
@@ -211,6 +224,37 @@ async fn answer_device(
         }
         Frame::FetchBundles(request) => {
             shared.fetch_bundles(account, request).await.map(|answer| codec::encode(&answer))
+        }
+        frame => answer_about_groups(session, frame, account).await,
+    }
+}
+
+async fn answer_about_groups(
+    session: &Arc<Session>,
+    frame: Frame,
+    account: AccountId,
+) -> Result<Bytes, Refusal> {
+    let shared = &session.shared;
+    match frame {
+        Frame::GroupCreate(request) => {
+            shared.create_group(account, request).await.map(|answer| codec::encode(&answer))
+        }
+        Frame::GroupAppend(request) => {
+            shared.append_to_group(account, request).await.map(|answer| codec::encode(&answer))
+        }
+        Frame::GroupFetch(request) => {
+            shared.fetch_group(account, request).await.map(|answer| codec::encode(&answer))
+        }
+        Frame::GroupMarksFetch(request) => {
+            shared.fetch_group_marks(account, request).await.map(|answer| codec::encode(&answer))
+        }
+        Frame::GroupMarkRead(request) => shared.mark_group_read(account, request).await.map(|()| done()),
+        Frame::GroupRewind(request) => {
+            let (group, after) = shared.rewind_group(account, &request).await?;
+            let feed = session.feed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            // Without a stream there is nothing that could go back.
+            feed.ok_or_else(|| Code::NOT_PERMITTED.because("no event stream"))?.rewound(group, after);
+            Ok(done())
         }
         other => Err(Code::NOT_PERMITTED.because(other.name())),
     }
@@ -230,9 +274,12 @@ async fn sync(
     pump.abort_all();
     let shared = Arc::clone(&session.shared);
     let from = start.n;
+    let wake = shared.wakers.of(device);
+    let feed = if session.groups { shared.groups.feed(account, wake) } else { Feed::deaf(wake) };
+    *session.feed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&feed));
     pump.spawn(async move {
-        if let Err(ReadError::Refused(refusal)) = pump::run(shared, device, stream, from, acknowledged).await
-        {
+        let who = ((account, device), feed);
+        if let Err(ReadError::Refused(refusal)) = pump::run(shared, who, stream, from, acknowledged).await {
             tracing::warn!(%refusal, "an event stream ended");
         }
     });

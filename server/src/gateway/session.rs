@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quinn::{Connection, Incoming, RecvStream, SendStream};
 use tidings_federation::prefix::Prefix;
+use tidings_proto::capabilities;
 use tidings_proto::codec::{Frame, FrameMessage as _};
 use tidings_proto::handshake::{ALPN_SERVER, Acceptor, AcceptorConfig, AcceptorEvent, Found, Identity};
 use tidings_proto::id::{AccountId, DeviceId};
@@ -21,6 +22,7 @@ use super::budget::{Place, RequestBudget};
 use super::pipeline;
 use super::wire::{self, ReadError, Reader};
 use crate::accounts::rendezvous::Seat;
+use crate::groups::Feed;
 use crate::node::Shared;
 use crate::refusal::{Because as _, Code, Refusal};
 use crate::state::Need;
@@ -80,6 +82,10 @@ pub(super) struct Session {
     pub(super) seat: Mutex<Option<Seat>>,
     pub(super) acknowledged: watch::Sender<u64>,
     pub(super) pump: Mutex<JoinSet<()>>,
+    /// What the event stream hears of groups.
+    pub(super) feed: Mutex<Option<Arc<Feed>>>,
+    /// Whether the client's program knows groups: else its event stream carries nothing of them.
+    pub(super) groups: bool,
     pub(super) stopping: watch::Receiver<bool>,
 }
 
@@ -111,17 +117,26 @@ pub(super) fn serve(
         }
         let proven = tokio::time::timeout(deadline, handshake(&shared, &connection)).await;
         match proven.unwrap_or_else(|_| Err(Code::AUTH_REQUIRED.because("handshake_ms").into())) {
-            Ok((who, send, reader)) => run(shared, connection, (who, place), (send, reader), stopping).await,
+            Ok((opened, send, reader)) => {
+                run(shared, connection, (opened, place), (send, reader), stopping).await;
+            }
             Err(ReadError::Refused(refusal)) => wire::close(&connection, &refusal),
             Err(ReadError::Gone) => {}
         }
     })
 }
 
+/// Who opened a connection, with what its program can do.
+#[derive(Clone, Copy)]
+struct Opened {
+    who: Who,
+    groups: bool,
+}
+
 async fn handshake(
     shared: &Arc<Shared>,
     connection: &Connection,
-) -> Result<(Who, SendStream, Reader), ReadError> {
+) -> Result<(Opened, SendStream, Reader), ReadError> {
     let (mut send, receive): (SendStream, RecvStream) =
         connection.accept_bi().await.map_err(|_| ReadError::Gone)?;
     let mut reader = Reader::new(receive, shared.config.limits.control_frame_bytes_max());
@@ -155,7 +170,8 @@ async fn handshake(
                             return Err(Code::NOT_PERMITTED.because("peers use another protocol").into());
                         }
                     };
-                    return Ok((who, send, reader));
+                    let groups = client.hello.capabilities.contains(&capabilities::GROUPS);
+                    return Ok((Opened { who, groups }, send, reader));
                 }
             }
         }
@@ -214,7 +230,7 @@ async fn look_up(shared: &Shared, identity: &Identity) -> Found {
 async fn run(
     shared: Arc<Shared>,
     connection: Connection,
-    (who, place): (Who, Place),
+    (Opened { who, groups }, place): (Opened, Place),
     (mut send, reader): (SendStream, Reader),
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -241,6 +257,8 @@ async fn run(
         seat: Mutex::new(None),
         acknowledged: watch::channel(0).0,
         pump: Mutex::new(JoinSet::new()),
+        feed: Mutex::new(None),
+        groups,
         stopping: stopping.clone(),
     });
     let there = matches!(who, Who::Candidate(_)) || device.is_some();
@@ -263,6 +281,10 @@ async fn run(
         session.shared.state.disconnected(device);
     }
     session.pump.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    if let Who::Device(account, _) = who {
+        drop(session.feed.lock().unwrap_or_else(PoisonError::into_inner).take());
+        session.shared.groups.unfeed(account);
+    }
 }
 
 /// Says that the server goes, answers what was read, and lets the client close.
@@ -330,6 +352,13 @@ async fn control(session: Arc<Session>, mut reader: Reader) -> Result<(), ReadEr
                     *held = n.max(*held);
                     moved
                 });
+            }
+            (Frame::GroupAck(ack), Who::Device(account, device)) => {
+                let acknowledged = session.shared.acknowledge_group((account, device), &ack).await?;
+                let feed = session.feed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if let (Some((group, seq)), Some(feed)) = (acknowledged, feed) {
+                    feed.acknowledged(group, seq);
+                }
             }
             (Frame::GoAway(_), _) => return Ok(()),
             (Frame::Failure(failure), _) => {

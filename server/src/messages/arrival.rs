@@ -47,6 +47,10 @@ pub(crate) struct Arrival<'a> {
     pub(crate) commitment: &'a Bytes,
     /// Franking, by the sender's home.
     pub(crate) franking_tag: Bytes,
+    /// The group that a service message names.
+    pub(crate) group: Bytes,
+    /// It is a service message, and both accounts are in that group: it takes no consent.
+    pub(crate) in_group: bool,
     /// By the clock of the sender's home.
     pub(crate) accepted_at_ms: u64,
     /// By the clock of the sender's home.
@@ -205,8 +209,8 @@ impl Arrival<'_> {
         let relation = world.relation(self.key.1, self.key.0);
         let lane = world.lane(&self.key);
         let standing = Standing {
-            accepted: relation.accepted,
-            blocked: relation.blocked,
+            accepted: relation.accepted || self.in_group,
+            blocked: relation.blocked && !self.in_group,
             held: lane.map_or(0, |lane| lane.held().saturating_add(lane.service)),
         };
         rules::treatment(standing, shared.config.limits.request_queue_messages_max())
@@ -238,6 +242,7 @@ impl Arrival<'_> {
             supplement: self.supplement,
             own_copy,
             request,
+            group: self.group.clone(),
             recipient_address: if own_copy { self.recipient_address.to_owned() } else { String::new() },
         };
         let mut new =

@@ -63,6 +63,8 @@ struct Decision<'a> {
     shared: &'a Shared,
     submission: &'a Submission,
     form: Form,
+    /// A service message that names a group both accounts are in.
+    in_group: bool,
     now_ms: u64,
 }
 
@@ -92,8 +94,11 @@ impl Shared {
     pub async fn submit(&self, submission: Submission) -> Result<Bytes, Refusal> {
         let form = self.form(&submission);
         let mut needs = vec![Need::Account(submission.account)];
-
+        let mut in_group = false;
         if let Ok(form) = &form {
+            let key = (submission.account, form.recipient);
+            in_group =
+                form.class == pb::Class::Service && self.share_group(&submission.request.group, key).await;
             needs.push(Need::Account(form.recipient));
             needs.extend(both_ways((submission.account, form.recipient)));
             if *form.address.domain() == self.config.domain {
@@ -114,7 +119,7 @@ impl Shared {
                     Turn::New => {
                         let result = form.and_then(|form| {
                             let now_ms = self.now_ms();
-                            Decision { shared: self, submission: &submission, form, now_ms }
+                            Decision { shared: self, submission: &submission, form, in_group, now_ms }
                                 .decide(&mut transaction)
                         });
                         self.record(&mut transaction, &submission, result)?
@@ -134,7 +139,7 @@ impl Shared {
     }
 
     /// An outcome that is in the store alone.
-    async fn outcome_again(&self, submission: &Submission, last: u64) -> Result<Bytes, Refusal> {
+    pub(crate) async fn outcome_again(&self, submission: &Submission, last: u64) -> Result<Bytes, Refusal> {
         let counter = submission.request.counter;
         let stored = self.state.store().outcome(submission.device, counter).await;
         let stored = stored.map_err(|error| crate::state::unreadable(&error))?;
@@ -188,7 +193,7 @@ impl Shared {
     }
 
     /// Stores the outcome with the effects. A refusal that may succeed later consumes nothing.
-    fn record(
+    pub(crate) fn record(
         &self,
         transaction: &mut Transaction<'_>,
         submission: &Submission,
@@ -247,6 +252,8 @@ impl Decision<'_> {
             payloads: &request.payloads,
             commitment: &request.commitment,
             franking_tag: self.franking_tag(passed.number),
+            group: request.group.clone(),
+            in_group: self.in_group,
             accepted_at_ms: self.now_ms,
             expires_at_ms,
         };
@@ -272,6 +279,7 @@ impl Decision<'_> {
             accepted_at_ms: self.now_ms,
             expires_at_ms,
             local: *self.form.address.domain() == self.shared.config.domain,
+            ..Default::default()
         })
     }
 
@@ -318,6 +326,8 @@ impl Decision<'_> {
                 payloads: &request.payloads,
                 commitment: &request.commitment,
                 franking_tag: Bytes::new(),
+                group: Bytes::new(),
+                in_group: false,
                 accepted_at_ms: 0,
                 expires_at_ms: 0,
             };
@@ -354,6 +364,9 @@ impl Decision<'_> {
         let domain = self.form.address.domain();
         let Some(peer) = world.peer_of(domain) else {
             // One new domain too many, perhaps (LIM-010).
+            if self.in_group {
+                return Ok(());
+            }
             let federation = self.shared.federation();
             return federation
                 .map_or(Ok(()), |federation| federation.admits(domain, self.submission.account));
@@ -449,6 +462,7 @@ impl Decision<'_> {
             accepted_at_ms: arrival.accepted_at_ms,
             expires_at_ms: arrival.expires_at_ms,
             supplement: arrival.supplement,
+            group: arrival.group.clone(),
         };
         let domain = self.form.address.domain();
         let peer = transaction.peer_for(domain, self.shared.fresh_incarnation(), self.now_ms);

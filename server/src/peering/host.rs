@@ -7,7 +7,10 @@ use tidings_federation::host::{
     Adopted, Answer, Host, InboxState, Incoming, OutboxEntry, OutboxState, OwnIdentity, PeerKey, PeerRecord,
     PeerStatus, Stored, StoredPeer, Taken, Told, Unavailable,
 };
+use tidings_federation::peer::PeerState;
+use tidings_proto::codec::Frame;
 use tidings_proto::error::{Code, Refusal};
+use tidings_proto::frame::RawFrame;
 use tidings_proto::id::{AccountId, Hash, Incarnation, ServerId};
 use tidings_proto::log::Position;
 use tidings_proto::name::Domain;
@@ -272,5 +275,19 @@ impl Host for PeerHost {
         })
     }
 
-    fn peer_changed(&self, _status: &PeerStatus) {}
+    fn group<'a>(&'a self, asking: &'a Domain, request: Frame) -> Answer<'a, Result<RawFrame, Refusal>> {
+        Box::pin(async move {
+            let shared = self.shared().map_err(|_| Code::UNAVAILABLE.because("the server stops"))?;
+            shared.answer_home(asking, request).await
+        })
+    }
+
+    fn peer_changed(&self, status: &PeerStatus) {
+        let Some(shared) = self.0.upgrade() else { return };
+        if status.state == PeerState::Up {
+            shared.home_is_back(&status.domain);
+        } else {
+            shared.home_is_away(&status.domain);
+        }
+    }
 }

@@ -25,7 +25,8 @@ const CHUNK: usize = 64;
 
 /// An entry as parsed.
 enum Parsed {
-    Transfer(Box<pb::Transfer>),
+    /// And whether it names a group that both accounts are in.
+    Transfer(Box<pb::Transfer>, bool),
     Close(pb::LaneClose),
     Notice(pb::Notice),
     Watermark(pb::Watermark),
@@ -115,9 +116,10 @@ impl Shared {
             Content::Entry(entry) => parse(entry),
         };
         let mut prepared = Prepared { parsed, crowded: false };
-        match &prepared.parsed {
-            Parsed::Transfer(transfer) => {
+        match &mut prepared.parsed {
+            Parsed::Transfer(transfer, in_group) => {
                 let Ok(lane) = named(transfer.lane.as_ref()) else { return Ok(prepared) };
+                *in_group = self.share_group(&transfer.group, lane.key).await;
                 self.hold_sender(domain, transfer, lane.key).await?;
                 needs.extend(lane_needs(lane.key));
                 let oldest = self.queue_room(lane.key.1).await.map_err(not_now)?;
@@ -239,7 +241,9 @@ impl Shared {
         now_ms: u64,
     ) -> Verdict {
         match prepared.parsed {
-            Parsed::Transfer(transfer) => self.take_transfer(transaction, from, &transfer, now_ms),
+            Parsed::Transfer(transfer, in_group) => {
+                self.take_transfer(transaction, from, (&transfer, in_group), now_ms)
+            }
             Parsed::Close(close) => self.take_close(transaction, from, &close),
             Parsed::Notice(notice) => verdict(self.take_notice(transaction, from.1, &notice, now_ms)),
             Parsed::Watermark(mark) => verdict(self.take_watermark(transaction, from.1, &mark, now_ms)),
@@ -379,7 +383,7 @@ fn parse(entry: &pb::Entry) -> Parsed {
         }
     }
     match entry.r#type {
-        TRANSFER => body(entry, |transfer: pb::Transfer| Parsed::Transfer(Box::new(transfer))),
+        TRANSFER => body(entry, |transfer: pb::Transfer| Parsed::Transfer(Box::new(transfer), false)),
         LANE_CLOSE => body(entry, Parsed::Close),
         NOTICE => body(entry, Parsed::Notice),
         WATERMARK => body(entry, Parsed::Watermark),

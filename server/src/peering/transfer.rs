@@ -107,7 +107,7 @@ impl Shared {
         &self,
         transaction: &mut Transaction<'_>,
         (peer, domain): (PeerId, &Domain),
-        transfer: &pb::Transfer,
+        (transfer, in_group): (&pb::Transfer, bool),
         now_ms: u64,
     ) -> Verdict {
         let checked = form(self, transfer).and_then(|(named, class)| {
@@ -137,7 +137,7 @@ impl Shared {
         if transfer.supplement && transfer.number > disposed {
             return Verdict::Refused(Code::LANE_UNKNOWN.because("it completes nothing"));
         }
-        let result = self.arrive(transaction, domain, (transfer, &named, class), now_ms);
+        let result = self.arrive(transaction, domain, (transfer, &named, class, in_group), now_ms);
         match result {
             Ok(()) => Verdict::Accepted,
             Err(refusal) => {
@@ -157,7 +157,7 @@ impl Shared {
         &self,
         transaction: &mut Transaction<'_>,
         domain: &Domain,
-        (transfer, named, class): (&pb::Transfer, &Named, pb::Class),
+        (transfer, named, class, in_group): (&pb::Transfer, &Named, pb::Class, bool),
         now_ms: u64,
     ) -> Result<(), Refusal> {
         let skew = self.config.limits.clock_skew_ms();
@@ -186,6 +186,8 @@ impl Shared {
             payloads: &transfer.payloads,
             commitment: &transfer.commitment,
             franking_tag: transfer.franking_tag.clone(),
+            group: transfer.group.clone(),
+            in_group: in_group && class == pb::Class::Service,
             accepted_at_ms: transfer.accepted_at_ms,
             expires_at_ms: transfer.expires_at_ms.min(most),
         };

@@ -236,6 +236,12 @@ impl State {
         }
     }
 
+    /// The number of the last durable decision.
+    #[must_use]
+    pub fn durable(&self) -> u64 {
+        self.committer.durable()
+    }
+
     /// Follows the number of the last durable decision.
     #[must_use]
     pub fn follow(&self) -> watch::Receiver<u64> {

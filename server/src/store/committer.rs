@@ -47,7 +47,7 @@ pub struct Committer {
 }
 
 /// What to wait for before an answer may leave.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Commit {
     number: u64,
     durable: watch::Receiver<u64>,
@@ -173,6 +173,12 @@ impl Commit {
     #[must_use]
     pub const fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The number of the last decision that is durable by now.
+    #[must_use]
+    pub fn so_far(&self) -> u64 {
+        *self.durable.borrow()
     }
 
     /// Waits until the decision survives a loss of power.

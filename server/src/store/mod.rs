@@ -1,13 +1,14 @@
 //! Where the homeserver keeps what it must not lose: two seams, the logs and the directory.
 //!
 //! [`LogStore`] holds the entries of mailboxes and outboxes and what advances with them; [`Directory`] answers
-//! questions about accounts, devices, keys, lanes and peers. What a decision changes is collected in [`Writes`]
+//! questions about accounts, devices, keys, lanes and peers; [`GroupStore`] is the part of both that groups need. What a decision changes is collected in [`Writes`]
 //! and becomes durable as a whole by [`Store::commit`]. SQLite is the embedded store; a model of maps is held to
 //! the same suite.
 //!
 //! What this module does not do: decide, cache, or wait for others.
 
 mod committer;
+mod groups;
 #[cfg(test)]
 mod model;
 mod rows;
@@ -23,6 +24,7 @@ use std::pin::Pin;
 use tidings_proto::id::{AccountId, DeviceId, Hash, Incarnation};
 
 pub use committer::{Commit, Committer};
+pub use groups::{GroupCursorRow, GroupEntryRow, GroupStore, GroupWrites, StoredGroup};
 #[cfg(test)]
 pub(crate) use model::ModelStore;
 pub use rows::{
@@ -146,7 +148,7 @@ pub trait Directory: Send + Sync {
 }
 
 /// Both seams, and the commit that makes a group of decisions durable.
-pub trait Store: LogStore + Directory {
+pub trait Store: LogStore + Directory + GroupStore {
     /// Writes everything, or nothing. When it returns `Ok`, it survives a loss of power.
     fn commit<'a>(&'a self, writes: &'a Writes) -> Later<'a, ()>;
     /// Ends the store after what is in hand.

@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tidings_proto::id::{AccountId, DeviceId, Hash, Incarnation};
 
+mod groups;
+
 use super::{
     AccountRow, DeviceRow, Directory, EntryRow, KeyKind, KeyRow, Keyed, LaneKey, Later, LinkRow, LogId,
     LogRow, LogStore, OpenKind, OpenRow, OutcomeRow, OwedRow, PeerId, PeerRow, RefusalRow, Store, Writes,
@@ -28,6 +30,7 @@ struct Tables {
     peers: BTreeMap<PeerId, PeerRow>,
     refusals: BTreeMap<(PeerId, u64), Bytes>,
     owed: BTreeMap<(PeerId, Bytes), Bytes>,
+    groups: groups::Tables,
 }
 
 /// The model.
@@ -263,6 +266,7 @@ impl Store for ModelStore {
             put(&mut tables.peers, &writes.peers);
             put(&mut tables.refusals, &writes.refusals);
             put(&mut tables.owed, &writes.owed);
+            tables.groups.commit(&writes.groups);
         })
     }
 

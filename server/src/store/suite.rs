@@ -7,11 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tidings_proto::id::{AccountId, DeviceId, Hash, Incarnation};
+use tidings_proto::id::{AccountId, DeviceId, GroupId, Hash, Incarnation};
 
 use super::{
-    AccountRow, DeviceRow, Directory as _, EntryRow, KeyKind, LinkRow, LogRow, ModelStore, OpenKind, OpenRow,
-    OutcomeRow, PeerRow, SqliteStore, Store, StoreError, Writes,
+    AccountRow, DeviceRow, Directory as _, EntryRow, GroupCursorRow, GroupEntryRow, GroupWrites, KeyKind,
+    LinkRow, LogRow, ModelStore, OpenKind, OpenRow, OutcomeRow, PeerRow, SqliteStore, Store, StoreError,
+    Writes,
 };
 
 const fn account(byte: u8) -> AccountId {
@@ -36,7 +37,7 @@ struct Op {
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let op = (0_u8..20, 1_u8..4, 1_u8..4, 1_u64..12).prop_map(|(kind, a, b, n)| Op { kind, a, b, n });
+    let op = (0_u8..28, 1_u8..4, 1_u8..4, 1_u64..12).prop_map(|(kind, a, b, n)| Op { kind, a, b, n });
     proptest::collection::vec(op, 1..12)
 }
 
@@ -88,7 +89,28 @@ fn apply(writes: &mut Writes, op: Op) {
             writes.peers.insert(log, (b > 1).then_some(row));
             writes.refusals.insert((log, n), (a > 1).then(|| text(a)));
         }
-        _ => drop(writes.owed.insert((log, text(b)), (n > 3).then(|| text(a)))),
+        19 => drop(writes.owed.insert((log, text(b)), (n > 3).then(|| text(a)))),
+        _ => apply_to_groups(&mut writes.groups, op),
+    }
+}
+
+fn apply_to_groups(writes: &mut GroupWrites, Op { kind, a, b, n }: Op) {
+    let id = GroupId([a; 32]);
+    match kind {
+        20 => drop(writes.gone.insert(id)),
+        21 => drop(writes.parts.insert((id, text(b)), (n > 3).then(|| text(a)))),
+        22 => drop(writes.cut.insert(id, n)),
+        23 => {
+            let row = GroupEntryRow { seq: n, link: b == 2, slot: text(a), record: text(b), at_ms: n * 10 };
+            writes.entries.insert((id, n), row);
+        }
+        24 => drop(writes.trims.insert(id, (n, n / 2))),
+        25 => drop(writes.readers.insert((id, account(b)), (n > 3).then_some(n))),
+        26 => drop(writes.slots.insert((id, n), text(b))),
+        _ => {
+            let row = GroupCursorRow { term: 1, seq: n, hash: Hash([a; 32]) };
+            writes.cursors.insert((id, device(b)), (n > 3).then_some(row));
+        }
     }
 }
 
@@ -170,9 +192,16 @@ async fn answers(store: &dyn Store) -> Vec<String> {
         for n in 1..12 {
             say(format!("{:?}", store.outcome(device(a), n).await));
         }
+        let group = GroupId([a; 32]);
+        say(format!("{:?}", store.group(group).await));
+        say(format!("{:?}", store.groups_of(account(a)).await));
+        say(format!("{:?}", store.group_entries(group, 3, 4).await));
+        say(format!("{:?}", store.group_links(group, 2, 3).await));
+        say(format!("{:?}", store.group_older(group, 50).await));
     }
     say(format!("{:?}", store.outdated(Incarnation([1; 16]), 9).await));
     say(format!("{:?}", store.last_log().await));
+    say(format!("{:?}", store.groups(GroupId([1; 32]), 1).await));
     say(format!("{:?}", store.peers().await));
     let mut expired = store.expired_entries(60, 99).await.expect("answers");
     expired.sort_unstable();
@@ -234,7 +263,7 @@ async fn a_second_process_is_refused_and_a_newer_schema_too() {
     sqlx::query("PRAGMA user_version = 9").execute(&mut connection).await.expect("sets");
     sqlx::Connection::close(connection).await.expect("closes");
     let newer = SqliteStore::open(folder.path()).await.expect_err("it is newer");
-    assert!(matches!(newer, StoreError::NewerSchema { found: 9, known: 1 }), "{newer}");
+    assert!(matches!(newer, StoreError::NewerSchema { found: 9, known: 2 }), "{newer}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use tidings_proto::id::{AccountId, DeviceId, Hash};
 
+use super::groups::GroupWrites;
 use super::rows::{
     AccountRow, DeviceRow, EntryRow, KeyKind, LaneKey, LinkRow, LogId, LogRow, OpenRow, OutcomeRow, PeerId,
     PeerRow,
@@ -69,6 +70,8 @@ pub struct Writes {
     pub purged: Purged,
     /// Facts owed; `None`: shipped.
     pub owed: BTreeMap<(PeerId, Bytes), Option<Bytes>>,
+    /// Groups.
+    pub groups: GroupWrites,
 }
 
 impl Writes {
@@ -102,6 +105,7 @@ impl Writes {
             self.peers.len(),
             self.refusals.len(),
             self.owed.len(),
+            self.groups.weight(),
         ]
         .iter()
         .sum()
@@ -138,6 +142,7 @@ impl Writes {
         self.peers.extend(later.peers);
         self.refusals.extend(later.refusals);
         self.owed.extend(later.owed);
+        self.groups.absorb(later.groups);
     }
 
     /// Entries that are trimmed or void before they were ever written are not written at all, or empty.

@@ -67,7 +67,7 @@ pub(crate) fn opener(
         nonce_proof: true,
         nonce: node::random(),
         boot_id: node::random(),
-        capabilities: vec![0, 2],
+        capabilities: vec![0, 2, 5],
         software: "raw/1".to_owned(),
     }
 }

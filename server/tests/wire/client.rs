@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message as _;
 use tidings_proto::chain::account::{AccountChange, genesis, genesis_body};
+use tidings_proto::chain::group::Author;
 use tidings_proto::chain::{AccountState, DeviceKeys, Verified};
 use tidings_proto::codec::{self, Frame, FrameMessage};
 use tidings_proto::frame::FrameLimits;
@@ -64,6 +65,12 @@ impl Person {
     /// The first device, which has the account's id.
     pub(crate) fn device_id(&self) -> DeviceId {
         DeviceId(self.account().0)
+    }
+
+    /// Its first device, as the author of links.
+    pub(crate) fn author(&self) -> Author {
+        let number = u64::try_from(self.chain.len()).expect("small") - 1;
+        Author { account: self.account(), device: self.device_id(), head: self.chain.head(), number }
     }
 
     pub(crate) fn head(&self) -> Bytes {
@@ -144,7 +151,7 @@ impl Client {
             nonce_proof: true,
             nonce: node::random(),
             boot_id: node::random(),
-            capabilities: vec![0, 2],
+            capabilities: vec![0, 2, 5],
             software: "raw/1".to_owned(),
         });
         control.0.write_all(&first).await.expect("writes");
@@ -218,6 +225,22 @@ impl Client {
         let syncing: pb::Syncing = self.ask(&pb::Sync { after }, true).await.expect("syncs");
         self.position = syncing.start.expect("a start");
         self.position.clone()
+    }
+
+    /// The next frame of the event stream.
+    pub(crate) async fn event(&mut self) -> Frame {
+        if self.events.is_none() {
+            let stream = within(self.connection.accept_uni()).await.expect("an event stream");
+            self.events = Some(FrameReader::new(stream, FrameLimits::default()));
+        }
+        let reader = self.events.as_mut().expect("just put there");
+        let raw = within(reader.next_frame()).await.expect("reads").expect("a frame");
+        Frame::from_raw(&raw).expect("a frame").expect("a known one")
+    }
+
+    /// Everything of a group up to here is durable.
+    pub(crate) async fn send_group_ack(&mut self, ack: &pb::GroupAck) {
+        self.control.0.send(ack).await.expect("writes");
     }
 
     /// The next entry of the mailbox.

@@ -93,7 +93,7 @@ async fn a_home_restored_from_an_old_copy_is_mended_by_a_device() {
         nonce_proof: false,
         nonce: node::random(),
         boot_id: node::random(),
-        capabilities: vec![0, 2],
+        capabilities: vec![0, 2, 5],
         software: "raw/1".to_owned(),
     });
     writer.write_all(&first).await.expect("writes");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
+use tidings_proto::chain::group::ServerRef;
 use tidings_proto::codec::{self, Frame};
 use tidings_proto::handshake::{ALPN_CLIENT, Identity};
 use tidings_proto::id::Incarnation;
@@ -46,16 +47,33 @@ impl World {
 
     /// Two homes that know each other as static peers; nothing runs yet.
     pub(crate) fn pair() -> (Self, Self) {
-        let (mut a, mut b) = (Self::prepare("a.test"), Self::prepare("b.test"));
-        let (of_a, of_b) = (a.config.clone(), b.config.clone());
-        for (one, other) in [(&mut a, &of_b), (&mut b, &of_a)] {
-            one.config.peers = vec![StaticPeer {
-                pattern: other.domain.as_str().parse().expect("a domain"),
-                address: other.listen,
-                trust_anchor: Some(other.certificate.clone()),
-            }];
-        }
+        let [a, b] = Self::several(["a.test", "b.test"], &[]);
         (a, b)
+    }
+
+    /// Homes that know each other as static peers, with some limits of their operators'; nothing runs yet.
+    pub(crate) fn several<const N: usize>(domains: [&str; N], limits: &[(&str, u64)]) -> [Self; N] {
+        let mut worlds = domains.map(Self::prepare);
+        let configs: Vec<Config> = worlds.iter().map(|world| world.config.clone()).collect();
+        for world in &mut worlds {
+            for other in configs.iter().filter(|other| other.domain != world.domain) {
+                world.config.peers.push(StaticPeer {
+                    pattern: other.domain.as_str().parse().expect("a domain"),
+                    address: other.listen,
+                    trust_anchor: Some(other.certificate.clone()),
+                });
+            }
+            for (name, value) in limits {
+                world.config.limits.set(name, *value).expect("in range");
+            }
+        }
+        worlds
+    }
+
+    /// The server as groups name it.
+    pub(crate) fn server(&self) -> ServerRef {
+        let genesis = self.node().shared().identity.chain.server_id();
+        ServerRef { domain: self.domain.clone(), genesis }
     }
 
     fn prepare(domain: &str) -> Self {

@@ -179,7 +179,7 @@ fn entries(registry: &Registry) -> String {
 
 fn links(registry: &Registry) -> String {
     let mut out = String::new();
-    for chain in ["server", "account"] {
+    for chain in ["server", "account", "group"] {
         let mut links: Vec<_> = registry.links.iter().filter(|link| link.chain == chain).collect();
         links.sort_by_key(|link| link.code);
         writeln_to(&mut out, &format!("/// Links of a chain of the kind `{chain}`.\npub mod {chain} {{"));

@@ -201,7 +201,7 @@ impl Actor {
         match &self.session {
             // One that is gone may not have been heard of yet.
             Some(session) if !session.leaving && session.connection.close_reason().is_none() => {
-                let (connection, places) = (session.connection.clone(), Arc::clone(&session.places));
+                let (connection, places) = (session.connection.clone(), session.places_of(request.kind));
                 let frame_bytes = self.shared.settings.frame_bytes;
                 let deadline = std::time::Duration::from_millis(self.shared.settings.request_deadline_ms);
                 self.side.spawn(async move {
@@ -317,7 +317,7 @@ impl Actor {
             self.drive();
         }
         if let Some(session) = &self.session {
-            session.places.close();
+            session.close_places();
             handshake::close(&session.connection, &Code::GOING_AWAY.into());
         }
         self.session = None;

@@ -104,6 +104,12 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             counter: 1,
             result: Some(pb::outcome::Result::Accepted(pb::Accepted { number: 1, ..Default::default() })),
         }),
+        Frame::from(pb::GroupCreate { links: world::group_links()[..2].to_vec() }),
+        Frame::from(pb::GroupBatch {
+            records: vec![pb::GroupRecord { entry: world::group_message().into(), evidence: Vec::new() }],
+            all_delivered: 3,
+            ..Default::default()
+        }),
         Frame::from(pb::LinkEntry { n: 7, entry: Bytes::from_static(&[8, 12]), ..Default::default() }),
     ];
     let mut all: Vec<Vec<u8>> = frames.iter().map(|frame| [&[5], frame.encode().as_ref()].concat()).collect();

@@ -29,6 +29,10 @@ pub(super) fn run(data: &[u8]) -> u64 {
         0x0a => body::<pb::Void>(&entry.body),
         0x0c => body::<pb::Transfer>(&entry.body),
         0x0e => body::<pb::LaneClose>(&entry.body),
+        0x10 => body::<pb::GroupMessage>(&entry.body),
+        0x12 => body::<pb::GroupLink>(&entry.body),
+        0x14 => body::<pb::GroupVoid>(&entry.body),
+        0x16 => body::<pb::GroupNotice>(&entry.body),
         _ => return 2,
     };
     outcome((entry.r#type, fate))
@@ -92,7 +96,13 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         payloads: vec![payload.clone(), payload],
         ..Default::default()
     };
-    let close = pb::LaneClose { lane: Some(lane), numbers: Some(range), reason: Some(reason) };
+    let close = pb::LaneClose { lane: Some(lane), numbers: Some(range), reason: Some(reason.clone()) };
+    let group_notice = pb::GroupNotice {
+        group: id(1),
+        number: 4,
+        what: Some(pb::group_notice::What::Refused(reason)),
+        at_ms: 1,
+    };
     vec![
         of(0x00, delivery.encode_to_vec()),
         of(0x02, watermark.encode_to_vec()),
@@ -102,5 +112,9 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         of(0x0a, pb::Void { from: 3, to: 9, reason: 1, hash: id(6) }.encode_to_vec()),
         of(0x0c, transfer.encode_to_vec()),
         of(0x0e, close.encode_to_vec()),
+        world::group_message(),
+        world::group_link_entry(),
+        of(0x14, world::group_void().encode_to_vec()),
+        of(0x16, group_notice.encode_to_vec()),
     ]
 }

@@ -11,13 +11,13 @@ use super::{Verdict, hex_of};
 use crate::make::places::filled;
 use crate::world::{account_output, key, server_output};
 
-fn link(value: &Value) -> pb::Link {
+pub(super) fn link(value: &Value) -> pb::Link {
     let signatures = value["signatures"].as_array().expect("a list");
     let signature = |each: &Value| hex::decode(each.as_str().expect("text")).expect("hexadecimal").into();
     pb::Link { body: hex_of(value, "body").into(), signatures: signatures.iter().map(signature).collect() }
 }
 
-fn links(value: &Value) -> Vec<pb::Link> {
+pub(super) fn links(value: &Value) -> Vec<pb::Link> {
     value.as_array().expect("a list").iter().map(link).collect()
 }
 

@@ -4,6 +4,7 @@
 
 mod bytes;
 mod chains;
+mod groups;
 mod logs;
 mod session;
 
@@ -34,6 +35,12 @@ pub(crate) fn of(file: &File) -> fn(&Value) -> Verdict {
         "server" => chains::server,
         "fork" => chains::fork,
         "watermark" => logs::watermark,
+        "group-chain" => groups::chain,
+        "group-link" => groups::one_link,
+        "group-log" => groups::log,
+        "group-head" => groups::head,
+        "group-vote" => groups::vote,
+        "group-term" => groups::term,
         other => panic!("nothing is known of the file {other}"),
     }
 }

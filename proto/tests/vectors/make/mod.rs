@@ -4,6 +4,7 @@ mod bytes;
 mod canonical;
 mod chains;
 mod ed25519;
+mod groups;
 mod logs;
 mod name;
 pub(crate) mod places;
@@ -31,5 +32,11 @@ pub(crate) fn all() -> Vec<File> {
         chains::server_file(),
         chains::fork_file(),
         logs::watermark(),
+        groups::chain(),
+        groups::link(),
+        groups::logs(),
+        groups::heads(),
+        groups::votes(),
+        groups::terms(),
     ]
 }

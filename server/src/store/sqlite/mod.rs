@@ -1,5 +1,6 @@
 //! The embedded store: one SQLite file, WAL, `synchronous=FULL`. One connection writes, some read.
 
+mod groups;
 mod read;
 mod write;
 
@@ -15,7 +16,8 @@ use sqlx::{Executor as _, Row as _};
 use super::StoreError;
 
 /// Migrations in order. A released one is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_base.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/0001_base.sql"), include_str!("../migrations/0002_groups.sql")];
 /// Connections that read.
 const READERS: u32 = 4;
 

@@ -15,7 +15,7 @@ use crate::store::{
 };
 
 /// A fixed-length id in a column.
-fn id<T: for<'a> TryFrom<&'a [u8]>>(
+pub(super) fn id<T: for<'a> TryFrom<&'a [u8]>>(
     row: &SqliteRow,
     table: &'static str,
     column: &'static str,
@@ -28,11 +28,11 @@ fn id<T: for<'a> TryFrom<&'a [u8]>>(
     })
 }
 
-fn blob(row: &SqliteRow, column: &str) -> Result<Bytes, StoreError> {
+pub(super) fn blob(row: &SqliteRow, column: &str) -> Result<Bytes, StoreError> {
     Ok(row.try_get::<Vec<u8>, _>(column)?.into())
 }
 
-fn number(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
+pub(super) fn number(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
     Ok(unsigned(row.try_get(column)?))
 }
 
@@ -40,7 +40,7 @@ fn small(row: &SqliteRow, column: &str) -> Result<u32, StoreError> {
     Ok(u32::try_from(row.try_get::<i64, _>(column)?).unwrap_or(u32::MAX))
 }
 
-fn limit(most: usize) -> i64 {
+pub(super) fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }
 

@@ -36,19 +36,19 @@ async fn transaction(db: &mut SqliteConnection, statements: Vec<Statement>) -> R
 }
 
 /// A statement with its values.
-enum Statement {
+pub(super) enum Statement {
     /// Of many rows; never the same twice.
     Many(QueryBuilder<Sqlite>),
     /// Of one row: prepared once.
     One(&'static str, Vec<Value>),
 }
 
-enum Value {
+pub(super) enum Value {
     Number(i64),
     Bytes(Vec<u8>),
 }
 
-type Values<'a, 'b> = sqlx::query_builder::Separated<'a, Sqlite, &'b str>;
+pub(super) type Values<'a, 'b> = sqlx::query_builder::Separated<'a, Sqlite, &'b str>;
 
 impl Statement {
     async fn execute(self, db: &mut SqliteConnection) -> Result<(), StoreError> {
@@ -79,11 +79,12 @@ fn statements(writes: &Writes) -> Vec<Statement> {
     entries(&mut out, writes);
     lanes(&mut out, writes);
     peers(&mut out, writes);
+    super::groups::groups(&mut out, &writes.groups);
     out
 }
 
 /// Rows of one table, many a statement: `head (…), (…)`.
-fn put<T>(
+pub(super) fn put<T>(
     out: &mut Vec<Statement>,
     (head, columns): (&str, usize),
     rows: impl Iterator<Item = T>,
@@ -100,7 +101,7 @@ fn put<T>(
 }
 
 /// One statement for each row: for what is rare, and for what goes.
-fn each<T>(
+pub(super) fn each<T>(
     out: &mut Vec<Statement>,
     statement: &'static str,
     rows: impl Iterator<Item = T>,
@@ -109,7 +110,7 @@ fn each<T>(
     out.extend(rows.map(|row| Statement::One(statement, bind(row))));
 }
 
-fn bytes(bytes: &[u8]) -> Value {
+pub(super) fn bytes(bytes: &[u8]) -> Value {
     Value::Bytes(bytes.to_vec())
 }
 
