@@ -1,13 +1,15 @@
 //! Two homeservers and their users in one command: a story that checks itself, step by step.
 //!
-//! The program starts itself twice as a homeserver, with certificates of an authority made on the spot, and plays
+//! The program starts itself again as each homeserver, with certificates of an authority made on the spot, and plays
 //! the users with the client SDK. `--once` is for machines: it ends with 0 only if every step was verified. Without
 //! it the homeservers stay up for people to join.
 
 mod act;
 mod crash;
+mod group;
 mod person;
 mod story;
+mod succession;
 mod words;
 mod world;
 
@@ -30,7 +32,8 @@ use crate::world::{AS_HOMESERVER, World};
 ///
 /// Every step of the story is checked: the safety numbers are compared, replies name what they answer, a second
 /// device gets everything, and after one homeserver was killed in the middle of 200 messages each of them arrives
-/// once and in order. At the end the homeservers stay up for you to join, until Ctrl-C.
+/// once and in order. Then a group over three domains loses its hub, the third homeserver, for good, and goes on under
+/// a successor. At the end the homeservers stay up for you to join, until Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "two-homeservers", version)]
 struct Args {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use tidings_client::{AccountId, Client, Event, Message, MessageId, Options, State, Status};
+use tidings_client::{
+    AccountId, Client, Event, Group, GroupId, Message, MessageId, Options, Post, PostState, State, Status,
+};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -104,5 +106,42 @@ impl Person {
     /// Everything said with an account, oldest first.
     pub(crate) async fn conversation(&self, with: AccountId) -> anyhow::Result<Vec<Message>> {
         Ok(self.client.store().messages(with, u64::MAX, ALL).await?)
+    }
+
+    /// Waits until an own post has got as far as this.
+    pub(crate) async fn post_reached(&mut self, id: MessageId, state: PostState) -> anyhow::Result<Post> {
+        let what = format!("its post to be {state:?}");
+        self.until(&what, PATIENCE, async |client: &Client| {
+            let post = client.store().post(id).await?.context("the post is not in the store")?;
+            if post.state == PostState::Failed {
+                bail!("the post failed: {}", post.reason.as_deref().unwrap_or("no reason given"));
+            }
+            Ok((post.state >= state).then_some(post))
+        })
+        .await
+    }
+
+    /// Waits for a post by its id.
+    pub(crate) async fn gets_post(&mut self, id: MessageId) -> anyhow::Result<Post> {
+        let look = async |client: &Client| Ok(client.store().post(id).await?);
+        self.until("a post", PATIENCE, look).await
+    }
+
+    /// Waits until a group is as it is wanted.
+    pub(crate) async fn group_is(
+        &mut self,
+        group: GroupId,
+        what: &str,
+        patience: Duration,
+        wanted: impl Fn(&Group) -> bool,
+    ) -> anyhow::Result<Group> {
+        let look =
+            async |client: &Client| Ok(client.store().group(group).await?.filter(|group| wanted(group)));
+        self.until(what, patience, look).await
+    }
+
+    /// Everything said in a group, in the order of its log.
+    pub(crate) async fn posts(&self, group: GroupId) -> anyhow::Result<Vec<Post>> {
+        Ok(self.client.store().posts(group, u64::MAX, ALL).await?)
     }
 }

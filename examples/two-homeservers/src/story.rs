@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::person::Person;
 use crate::words::{Words, now, short};
 use crate::world::World;
-use crate::{act, crash};
+use crate::{act, crash, group, succession};
 
 /// The people, as they come in.
 #[derive(Default)]
@@ -13,6 +13,8 @@ pub(crate) struct Cast {
     pub(crate) alice: Option<Person>,
     pub(crate) laptop: Option<Person>,
     pub(crate) bob: Option<Person>,
+    /// Carol, Dave and Erin, who come for the group.
+    pub(crate) others: Option<[Person; 3]>,
 }
 
 /// The story as it is told.
@@ -58,7 +60,7 @@ impl<'a> Story<'a> {
         act::start(words, world).await?;
         self.begin("Alice and Bob register");
         let (alice, bob) = act::register(words, world).await?;
-        self.cast = Cast { alice: Some(alice), laptop: None, bob: Some(bob) };
+        self.cast = Cast { alice: Some(alice), bob: Some(bob), ..Cast::default() };
         self.begin("Alice looks Bob up");
         let (alice, bob) = self.two()?;
         let found = act::resolve(words, alice, bob).await?;
@@ -75,6 +77,7 @@ impl<'a> Story<'a> {
         };
         let figures = crash::run(words, world, crash::Cast { alice, laptop, bob }).await?;
         self.rows.extend(figures);
+        self.tell_group(world).await?;
         self.figure("the whole story", short(now().duration_since(begun)));
         words.table(&self.rows);
         Ok(())
@@ -103,6 +106,34 @@ impl<'a> Story<'a> {
         Ok(())
     }
 
+    async fn tell_group(&mut self, world: &mut World) -> anyhow::Result<()> {
+        let words = self.words;
+        self.begin("A third homeserver, with Carol");
+        self.cast.others = Some(group::arrive(words, world).await?);
+        self.begin("Carol makes a group over three domains");
+        let (garden, figures) = group::create(words, &mut self.members()?).await?;
+        self.times(figures);
+        self.begin("The group talks");
+        let figures = group::talk(words, &mut self.members()?, garden).await?;
+        self.times(figures);
+        self.begin("A new name, an admin, one removed, one leaves");
+        group::change(words, &mut self.members()?, garden).await?;
+        self.begin("The group's hub is killed for good");
+        let figures = succession::run(words, world, &mut self.members()?, garden).await?;
+        self.rows.extend(figures);
+        Ok(())
+    }
+
+    fn members(&mut self) -> anyhow::Result<group::Members<'_>> {
+        let Cast { alice: Some(alice), laptop: Some(laptop), bob: Some(bob), others: Some(others) } =
+            &mut self.cast
+        else {
+            anyhow::bail!("somebody is missing");
+        };
+        let [carol, dave, erin] = others;
+        Ok(group::Members { alice, laptop, bob, carol, dave, erin })
+    }
+
     async fn linked(&mut self) -> anyhow::Result<Vec<(&'static str, Duration)>> {
         let words = self.words;
         let (alice, bob) = self.two()?;
@@ -122,7 +153,8 @@ impl<'a> Story<'a> {
 
     /// Ends the devices.
     pub(crate) async fn close(self) {
-        for person in [self.cast.alice, self.cast.laptop, self.cast.bob].into_iter().flatten() {
+        let first = [self.cast.alice, self.cast.laptop, self.cast.bob].into_iter().flatten();
+        for person in first.chain(self.cast.others.into_iter().flatten()) {
             person.client.shutdown().await;
         }
     }

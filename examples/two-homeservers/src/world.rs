@@ -1,4 +1,4 @@
-//! The stage: a throw-away certificate authority, two domains, and a homeserver process for each.
+//! The stage: a throw-away certificate authority, three domains, and a homeserver process for each.
 //!
 //! Certificates are verified like any others; only the authority is one of our own, which each side is told to
 //! trust. A homeserver is a process, so that it can be killed like one.
@@ -48,10 +48,16 @@ impl Authority {
     }
 }
 
-/// Both homeservers, and the folder with everything they and the devices write.
+/// How long the keepers of a group wait for a hub that does not answer: shorter than an operator would set it, so that
+/// the story goes on.
+const HUB_LOST_MS: u64 = 2_000;
+
+/// The homeservers, and the folder with everything they and the devices write.
 pub(crate) struct World {
     pub(crate) a: Homeserver,
     pub(crate) b: Homeserver,
+    /// The hub of the group; it runs only while the story of the group is told.
+    pub(crate) c: Homeserver,
     root: PathBuf,
     /// Goes with the program, unless something failed.
     temporary: Option<tempfile::TempDir>,
@@ -74,22 +80,24 @@ impl World {
         let authority = Authority::new()?;
         let a = Homeserver::prepare("a.localhost", &root, &authority)?;
         let b = Homeserver::prepare("b.localhost", &root, &authority)?;
-        Ok(Self { a, b, root, temporary })
+        let c = Homeserver::prepare("c.localhost", &root, &authority)?;
+        Ok(Self { a, b, c, root, temporary })
     }
 
-    /// Makes both identities and starts both.
+    /// Makes all identities and starts the first two.
     pub(crate) async fn start(&mut self) -> anyhow::Result<[&Homeserver; 2]> {
-        self.a.configure(&self.b).await?;
-        self.b.configure(&self.a).await?;
+        self.a.configure(&[&self.b, &self.c]).await?;
+        self.b.configure(&[&self.a, &self.c]).await?;
+        self.c.configure(&[&self.a, &self.b]).await?;
         self.a.start().await?;
         self.b.start().await?;
         Ok([&self.a, &self.b])
     }
 
-    /// Asks both to end, and waits.
+    /// Asks those that run to end, and waits.
     pub(crate) async fn stop(&mut self) -> anyhow::Result<()> {
-        let (a, b) = tokio::join!(self.a.stop(), self.b.stop());
-        a.and(b)
+        let (a, b, c) = tokio::join!(self.a.stop(), self.b.stop(), self.c.stop());
+        a.and(b).and(c)
     }
 
     /// Leaves the folder where it is, for whoever looks into the logs.
@@ -101,7 +109,7 @@ impl World {
 
     /// Where the homeservers and the devices write what they have to say.
     pub(crate) fn logs(&self) -> Vec<PathBuf> {
-        vec![self.a.log(), self.b.log(), self.devices()]
+        vec![self.a.log(), self.b.log(), self.c.log(), self.devices()]
     }
 
     fn devices(&self) -> PathBuf {
@@ -128,8 +136,8 @@ impl World {
             anyhow::Ok((who, command))
         };
         Ok(vec![
-            join("carol", &self.a, &format!("dave@{}", self.b.domain))?,
-            join("dave", &self.b, &format!("carol@{}", self.a.domain))?,
+            join("frank", &self.a, &format!("grace@{}", self.b.domain))?,
+            join("grace", &self.b, &format!("frank@{}", self.a.domain))?,
         ])
     }
 }
@@ -159,14 +167,20 @@ impl Homeserver {
         Ok(Self { domain, address, folder, process: None })
     }
 
-    /// Writes the settings, with the other as a static peer, and makes the server's identity.
-    pub(crate) async fn configure(&self, other: &Self) -> anyhow::Result<()> {
-        let settings = format!(
+    /// Writes the settings, with the others as static peers, and makes the server's identity.
+    pub(crate) async fn configure(&self, others: &[&Self]) -> anyhow::Result<()> {
+        let mut settings = format!(
             "domain = \"{}\"\ndata = \"data\"\nlisten = \"{}\"\nregistration = \"open\"\n\n\
              [tls]\ncertificate = \"certificate.pem\"\nkey = \"certificate-key.pem\"\n\n\
-             [[federation.peer]]\ndomain = \"{}\"\naddress = \"{}\"\ntrust_anchor = \"ca.pem\"\n",
-            self.domain, self.address, other.domain, other.address,
+             [limits]\ngroup_hub_lost_ms = {HUB_LOST_MS}\n",
+            self.domain, self.address,
         );
+        for other in others {
+            settings.push_str(&format!(
+                "\n[[federation.peer]]\ndomain = \"{}\"\naddress = \"{}\"\ntrust_anchor = \"ca.pem\"\n",
+                other.domain, other.address,
+            ));
+        }
         std::fs::write(self.settings(), settings)?;
         let data = self.folder.join("data");
         let init = Command::new(std::env::current_exe()?)

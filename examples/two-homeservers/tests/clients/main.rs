@@ -2,6 +2,7 @@
 
 mod consent;
 mod devices;
+mod groups;
 mod healing;
 mod messages;
 mod offline;
