@@ -251,9 +251,11 @@ async fn answer_about_groups(
         Frame::GroupMarkRead(request) => shared.mark_group_read(account, request).await.map(|()| done()),
         Frame::GroupRewind(request) => {
             let (group, after) = shared.rewind_group(account, &request).await?;
-            let feed = session.feed.lock().unwrap_or_else(PoisonError::into_inner).clone();
             // Without a stream there is nothing that could go back.
-            feed.ok_or_else(|| Code::NOT_PERMITTED.because("no event stream"))?.rewound(group, after);
+            session
+                .feed()
+                .ok_or_else(|| Code::NOT_PERMITTED.because("no event stream"))?
+                .rewound(group, after);
             Ok(done())
         }
         other => Err(Code::NOT_PERMITTED.because(other.name())),

@@ -89,6 +89,13 @@ pub(super) struct Session {
     pub(super) stopping: watch::Receiver<bool>,
 }
 
+impl Session {
+    /// What the event stream hears of groups, where there is a stream.
+    pub(super) fn feed(&self) -> Option<Arc<Feed>> {
+        self.feed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Serves a connection to its end.
 pub(super) fn serve(
     shared: Arc<Shared>,
@@ -355,8 +362,7 @@ async fn control(session: Arc<Session>, mut reader: Reader) -> Result<(), ReadEr
             }
             (Frame::GroupAck(ack), Who::Device(account, device)) => {
                 let acknowledged = session.shared.acknowledge_group((account, device), &ack).await?;
-                let feed = session.feed.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                if let (Some((group, seq)), Some(feed)) = (acknowledged, feed) {
+                if let (Some((group, seq)), Some(feed)) = (acknowledged, session.feed()) {
                     feed.acknowledged(group, seq);
                 }
             }
